@@ -1,0 +1,55 @@
+# Each target is one line of intent. Everything is installed into .venv and kept under .lorikeet.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+STORE := .lorikeet
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test test-long test-gpu check proto bench clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(READY)  ## Make .venv with everything in it
+
+# torch first: on its own it is the build that fits the machine, and all others accept it.
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[server,training,dev]'
+	touch $@
+
+demo: install  ## Train three skills, serve them at once, show what they learned
+	$(BIN)/lorikeet demo
+
+serve: install  ## Keep serving the demo base on :50051
+	$(BIN)/lorikeet demo --build-only
+	$(BIN)/lorikeet serve --base $(STORE)/demo/base --adapter-store $(STORE)/store
+
+test: install  ## Run all tests that need no GPU
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-long: install  ## Kill storms, soaks and long fuzzing
+	$(BIN)/python -m pytest -m long
+
+test-gpu: install  ## Tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+check: install  ## Format, lint, types, stubs up to date, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) --no-print-directory proto
+	git diff --exit-code -- lorikeet/v1
+	$(BIN)/python -m pytest tests/test_floors.py
+
+proto: install  ## Generate lorikeet/v1 from proto/
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. proto/lorikeet/v1/*.proto
+
+bench: install  ## Compare with transformers + PEFT on this machine
+	$(BIN)/python -m loadtests.bench
+
+clean:  ## Remove the environment and everything built
+	rm -rf $(VENV) $(STORE)

@@ -1,0 +1,48 @@
+"""LoRA adapters as files: the format check, the store, the names. Only `normal` imports torch."""
+
+from adapters.errors import (
+    AdapterError,
+    AdapterNotFound,
+    ChecksumMismatch,
+    InvalidAdapter,
+    InvalidName,
+    StoreUnavailable,
+    UploadRejected,
+    UploadTooLarge,
+)
+from adapters.files import CONFIG_NAME, FILE_NAMES, WEIGHTS_NAME
+from adapters.format import inspect
+from adapters.manifest import BaseShapes, FileSpec, Manifest, content_digest
+from adapters.names import Reference, check_name, check_tenant, parse_reference
+from adapters.sandbox import inspect_in_sandbox
+from adapters.staging import Staging
+from adapters.store import AdapterVersion, LocalStore
+from adapters.targets import Target
+
+__all__ = [
+    "CONFIG_NAME",
+    "FILE_NAMES",
+    "WEIGHTS_NAME",
+    "AdapterError",
+    "AdapterNotFound",
+    "AdapterVersion",
+    "BaseShapes",
+    "ChecksumMismatch",
+    "FileSpec",
+    "InvalidAdapter",
+    "InvalidName",
+    "LocalStore",
+    "Manifest",
+    "Reference",
+    "Staging",
+    "StoreUnavailable",
+    "Target",
+    "UploadRejected",
+    "UploadTooLarge",
+    "check_name",
+    "check_tenant",
+    "content_digest",
+    "inspect",
+    "inspect_in_sandbox",
+    "parse_reference",
+]

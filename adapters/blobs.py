@@ -1,0 +1,96 @@
+"""Adapters by content: one immutable folder per digest, shared by all the versions that name it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from adapters.durable import make_folder, sync_folder
+from adapters.errors import InvalidAdapter
+from adapters.files import open_regular, size_and_sha256
+from adapters.manifest import FileSpec, Manifest
+
+MANIFEST_NAME = "manifest.json"
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_PREFIX = re.compile(r"[0-9a-f]{2}\Z")
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+
+
+class Blobs:
+    """blobs/<first two digits>/<digest>/; what is removed goes through `trash` so it vanishes in one step."""
+
+    def __init__(self, folder: Path, trash: Path) -> None:
+        self._root = folder
+        self._trash = trash
+
+    def folder(self, digest: str) -> Path:
+        """Where the adapter's files are, if it is stored."""
+        assert _DIGEST.match(digest), f"{digest!r} is no digest"
+        return self._root / digest[:2] / digest
+
+    def place(self, staged: Path, manifest: Manifest) -> bool:
+        """Moves a complete, synced folder in; False if its content is there already. Heals a damaged one.
+
+        Durable on return. Raises OSError.
+        """
+        final = self.folder(manifest.digest)
+        make_folder(final.parent)
+        placed = self._move_in(staged, final)
+        if not placed and not _is_intact(final, manifest):
+            shutil.rmtree(self.discard(manifest.digest), ignore_errors=True)
+            placed = self._move_in(staged, final)
+        sync_folder(final.parent)
+        return placed
+
+    def manifest(self, digest: str) -> Manifest:
+        """Reads a stored manifest; raises OSError or ValueError."""
+        return Manifest.from_json((self.folder(digest) / MANIFEST_NAME).read_text())
+
+    def discard(self, digest: str) -> Path:
+        """Makes an adapter vanish from its place and returns where it went. Raises OSError."""
+        gone = self._trash / f"{digest}-{uuid.uuid4().hex}"
+        os.rename(self.folder(digest), gone)
+        return gone
+
+    def discard_unless(self, keep: Callable[[str], bool]) -> dict[str, Path]:
+        """Discards each stored adapter that `keep` refuses: digest -> where it went. Raises OSError."""
+        prefixes = [prefix for prefix in os.listdir(self._root) if _PREFIX.match(prefix)]
+        stored = [digest for prefix in prefixes for digest in os.listdir(self._root / prefix)]
+        return {
+            digest: self.discard(digest)
+            for digest in sorted(stored)
+            if _DIGEST.match(digest) and not keep(digest)
+        }
+
+    def _move_in(self, staged: Path, final: Path) -> bool:
+        try:
+            os.rename(staged, final)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return False
+            raise
+        return True
+
+
+def empty(folder: Path) -> None:
+    """Removes everything inside a folder of ours, as far as the disk lets us."""
+    for entry in os.listdir(folder):
+        shutil.rmtree(folder / entry, ignore_errors=True)
+
+
+def _is_intact(folder: Path, manifest: Manifest) -> bool:
+    try:
+        Manifest.from_json((folder / MANIFEST_NAME).read_text())
+        return all(_describe(folder / file.name) == file for file in manifest.files)
+    except (InvalidAdapter, OSError, ValueError):
+        return False
+
+
+def _describe(path: Path) -> FileSpec:
+    with open_regular(path) as fd:
+        return FileSpec(path.name, *size_and_sha256(fd))

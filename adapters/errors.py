@@ -1,0 +1,66 @@
+"""Everything that can go wrong with an adapter, as one closed tree.
+
+AdapterError
+|-- InvalidAdapter       the files are no adapter this base can serve; `.problems` lists every reason
+|-- InvalidName          a tenant, an adapter name, a reference or a page token is malformed
+|-- AdapterNotFound      nothing live under this name or version
+|-- UploadRejected       file names, sizes or offsets break the upload's own declaration
+|   |-- ChecksumMismatch the bytes that arrived are not the bytes that were declared
+|   `-- UploadTooLarge   the declaration is above what the server takes
+`-- StoreUnavailable     the disk refused: full, read-only, failing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# gRPC carries a status message in trailers, which peers commonly cap at 8 KiB.
+MAX_PROBLEMS = 20
+MAX_PROBLEM_LENGTH = 300
+
+
+class AdapterError(Exception):
+    """Base of every error that `adapters` raises on purpose; its text is a sentence for the user."""
+
+
+class InvalidAdapter(AdapterError):
+    """The files are no adapter this base can serve; `problems` says why, at most 20 lines with a count."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        found = [_shorten(problem) for problem in problems]
+        assert found, "an invalid adapter names at least one problem"
+        if len(found) > MAX_PROBLEMS:
+            found = [*found[: MAX_PROBLEMS - 1], f"and {len(found) - MAX_PROBLEMS + 1} more problems"]
+        self.problems: tuple[str, ...] = tuple(found)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "The adapter cannot be served: " + "; ".join(self.problems)
+
+
+class InvalidName(AdapterError):
+    """A tenant, adapter name, reference or page token is malformed."""
+
+
+class AdapterNotFound(AdapterError):
+    """No live version answers to this reference."""
+
+
+class UploadRejected(AdapterError):
+    """The upload contradicts its own declaration or declares something that is never taken."""
+
+
+class ChecksumMismatch(UploadRejected):
+    """The bytes that arrived hash differently from the declaration."""
+
+
+class UploadTooLarge(UploadRejected):
+    """The declared size is above the limit."""
+
+
+class StoreUnavailable(AdapterError):
+    """The disk refused to read, write or sync; the operation had no visible effect."""
+
+
+def _shorten(problem: str) -> str:
+    return problem if len(problem) <= MAX_PROBLEM_LENGTH else problem[: MAX_PROBLEM_LENGTH - 3] + "..."

@@ -1,0 +1,1 @@
+"""Workloads, drivers and benchmarks that speak the public contract."""

@@ -1,0 +1,82 @@
+"""Tables, JSON and progress bars."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lorikeet.types import AdapterVersion
+
+# A file or a pipe has no width to fit into.
+_UNBOUNDED = 1000
+
+
+def output() -> "Console":
+    """Standard output, as wide as the terminal; never cut off when it is none."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """A record of the client, or a list of them."""
+    records = [_record(item) for item in value] if isinstance(value, list) else _record(value)
+    print(json.dumps(records, ensure_ascii=False, indent=2, default=datetime.isoformat))
+
+
+def print_version(version: "AdapterVersion") -> None:
+    """One `key  value` line for each fact, the id first."""
+    for key, value in _record(version).items():
+        shown = ", ".join(value) if isinstance(value, (list, tuple)) else value
+        print(f"{key:<15} {shown}")
+
+
+def print_versions(versions: Sequence["AdapterVersion"]) -> None:
+    """A table with one row for each version."""
+    columns = ("adapter", "rank", "size", "targets", "created", "on device", "digest")
+    print_table(columns, [_row(version) for version in versions])
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table of plain text; brackets in it are brackets, not markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    # Not the table's own title, which is folded to the table's width.
+    if title:
+        output().print(Text(title))
+    output().print(table)
+
+
+@contextmanager
+def byte_progress(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, told bytes done and bytes in all; it leaves nothing behind."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _record(version: "AdapterVersion") -> dict[str, Any]:
+    return {"id": version.id, **dataclasses.asdict(version)}
+
+
+def _row(version: "AdapterVersion") -> tuple[str, ...]:
+    created = version.create_time.strftime("%Y-%m-%d %H:%M")
+    resident = "yes" if version.resident else "no"
+    targets = ", ".join(version.targets)
+    rank, size, digest = str(version.rank), f"{version.size / 2**20:.1f} MiB", version.digest[:12]
+    return (version.id, rank, size, targets, created, resident, digest)

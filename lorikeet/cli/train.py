@@ -1,0 +1,71 @@
+"""`lorikeet train`: one training run, and the adapter's way to a server."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorikeet.cli.command import UsageError
+from lorikeet.cli.guard import require
+from lorikeet.cli.show import byte_progress, print_version
+
+if TYPE_CHECKING:
+    from training.config import TrainConfig
+
+SUMMARY = "fine-tune an adapter as a TOML file says"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run's file, and where to register what comes out."""
+    parser.add_argument("config", type=Path, metavar="RUN.toml", help="settings of the run")
+    parser.add_argument(
+        "--register", metavar="HOST:PORT", help="upload the adapter to this server afterwards"
+    )
+    parser.add_argument("--name", help="name to store it under, with --register")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, prints the adapter's folder, and uploads it if asked to."""
+    if (args.register is None) is not (args.name is None):
+        raise UsageError("--register and --name go together")
+    require("training", "adapters")
+    folder = _train(args.config)
+    print(folder)
+    if args.register:
+        _register(folder, args.register, args.name)
+    return 0
+
+
+def read_settings(path: Path) -> "TrainConfig":
+    """The run's settings; a file with mistakes in it is wrong usage."""
+    from training.configfile import read_config
+    from training.errors import InvalidConfig
+
+    try:
+        return read_config(path)
+    except InvalidConfig as error:
+        raise UsageError(str(error)) from error
+
+
+def _train(path: Path) -> Path:
+    from rich.console import Console
+
+    from training import train
+    from training.progress import bars
+
+    settings = read_settings(path)
+    with bars(Console(stderr=True)) as report:
+        result = train.run(settings, report)
+    losses = f"train loss {result.train_loss:.4f}"
+    if result.eval_loss is not None:
+        losses += f", held-out loss {result.eval_loss:.4f}"
+    print(f"{result.num_steps} steps in {result.seconds:.0f} s, {losses}", file=sys.stderr)
+    return result.output
+
+
+def _register(folder: Path, target: str, name: str) -> None:
+    from lorikeet.client import Client
+
+    with Client(target) as client, byte_progress(f"uploading {name}") as progress:
+        stored = client.adapters.upload(folder, name, progress)
+    print_version(stored)

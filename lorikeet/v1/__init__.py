@@ -1,0 +1,1 @@
+"""Stubs generated from proto/lorikeet/v1 by `make proto`."""

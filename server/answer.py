@@ -1,0 +1,160 @@
+"""One sequence's tokens on their way to the client."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import cast
+
+from adapters.store import AdapterVersion
+from lorikeet.v1 import inference_pb2 as pb
+from server.engine.messages import Failure, Started, Token
+from server.errors import AdapterUnusable, FrontError, GenerationFailed
+from server.link import EngineLost
+from server.metrics import Metrics
+from server.text import Text
+
+log = logging.getLogger(__name__)
+
+Write = Callable[[pb.GenerateResponse], Awaitable[None]]
+UNKNOWN_START = Started(0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the samples of one request share."""
+
+    prompt: Sequence[int]
+    # The prompt again if the answer's text continues it, else nothing.
+    context: Sequence[int]
+    adapter: AdapterVersion | None
+    stops: Sequence[str]
+    arrived_at: float
+
+    @property
+    def adapter_version(self) -> str:
+        return "" if self.adapter is None else f"{self.adapter.name}@{self.adapter.version}"
+
+    @property
+    def adapter_digest(self) -> str:
+        return "" if self.adapter is None else self.adapter.digest
+
+
+class Sample:
+    """Turns one sequence's tokens into messages."""
+
+    def __init__(self, index: int, seed: int, job: Job, text: Text, metrics: Metrics) -> None:
+        self.finished = False
+        self._index = index
+        self._seed = seed
+        self._job = job
+        self._text = text
+        self._metrics = metrics
+        self._detokenizer = text.detokenizer(job.stops, job.context)
+        self._num_tokens = 0
+        self._started: Started | None = None
+        self._first_at = self._last_at = 0.0
+
+    def take(self, tokens: Sequence[Token]) -> pb.GenerateResponse:
+        """One message for all tokens that came since the last one."""
+        now = time.monotonic()
+        message = pb.GenerateResponse(index=self._index)
+        if self._started is None:
+            self._begin(tokens[0].started or UNKNOWN_START, now, message)
+        end = tokens[-1].finish
+        ids = [token.token for token in tokens]
+        message.text, num_used = self._detokenize(ids, end)
+        message.token_ids.extend(ids[:num_used])
+        if tokens[0].logprobs is not None:
+            message.logprobs.extend(map(self._logprobs, tokens[:num_used]))
+        self._count(num_used, now)
+        if end or self._detokenizer.stopped is not None:
+            self._finish(end, message)
+        return message
+
+    def _detokenize(self, ids: list[int], end: str) -> tuple[str, int]:
+        """The new text, and how many tokens belong to the answer: none behind a stop string."""
+        detokenizer = self._detokenizer
+        before = detokenizer.num_tokens
+        # The token that stopped the sequence has no text of its own.
+        text = detokenizer.push(ids[:-1] if end == "stop" else ids)
+        if detokenizer.stopped is not None:
+            return text, detokenizer.num_tokens - before
+        return (text + detokenizer.finish() if end else text), len(ids)
+
+    def _begin(self, started: Started, now: float, message: pb.GenerateResponse) -> None:
+        self._started = started
+        self._first_at = self._last_at = now
+        job = self._job
+        message.started.prompt_tokens = len(job.prompt)
+        message.started.cached_tokens = started.cached_tokens
+        message.started.adapter_version = job.adapter_version
+        message.started.adapter_digest = job.adapter_digest
+        message.started.seed = self._seed
+        self._metrics.first_token.observe(now - job.arrived_at)
+        self._metrics.queue.observe(started.queue_seconds)
+        self._metrics.load.observe(started.load_seconds)
+
+    def _count(self, num_new: int, now: float) -> None:
+        if self._num_tokens and num_new:
+            self._metrics.inter_token.observe((now - self._last_at) / num_new)
+        self._num_tokens += num_new
+        self._last_at = now
+        self._metrics.answer_tokens.inc(num_new)
+
+    def _finish(self, end: str, message: pb.GenerateResponse) -> None:
+        self.finished = True
+        assert self._started is not None
+        stop = self._detokenizer.stopped
+        by_stop = stop is not None or end == "stop"
+        self._metrics.samples.labels("stop" if by_stop else "length").inc()
+        finished = message.finished
+        finished.reason = pb.FINISH_REASON_STOP if by_stop else pb.FINISH_REASON_LENGTH
+        finished.stop = stop or ""
+        usage = finished.usage
+        usage.prompt_tokens = len(self._job.prompt)
+        usage.completion_tokens = self._num_tokens
+        usage.cached_tokens = self._started.cached_tokens
+        usage.queue_seconds = self._started.queue_seconds
+        usage.load_seconds = self._started.load_seconds
+        usage.first_token_seconds = self._first_at - self._job.arrived_at
+        usage.total_seconds = self._last_at - self._job.arrived_at
+
+    def _logprobs(self, token: Token) -> pb.TokenLogprobs:
+        assert token.logprobs is not None
+        chosen = self._logprob(token.token, token.logprobs.chosen)
+        return pb.TokenLogprobs(chosen=chosen, top=[self._logprob(*pair) for pair in token.logprobs.top])
+
+    def _logprob(self, token_id: int, logprob: float) -> pb.TokenLogprob:
+        return pb.TokenLogprob(token_id=token_id, text=self._text.token_text(token_id), logprob=logprob)
+
+
+async def deliver(
+    sample: Sample, job: Job, tokens: AsyncIterator[list[Token] | Failure], write: Write, interval: float
+) -> None:
+    """Writes a sample's messages: the first token at once, then one message per interval at most.
+
+    Tokens wait at the link meanwhile, so a token costs no wake-up. Leaving early aborts the sequence.
+    """
+    async with aclosing(cast(AsyncGenerator[list[Token] | Failure, None], tokens)):
+        async for item in tokens:
+            if isinstance(item, Failure):
+                raise _error(item, job)
+            await write(sample.take(item))
+            if sample.finished:
+                return
+            await asyncio.sleep(interval)
+    raise EngineLost("The engine ended the answer early; try again.")
+
+
+def _error(failure: Failure, job: Job) -> FrontError:
+    log.warning("sequence %d failed (%s): %s", failure.id, failure.reason, failure.message)
+    of = f"Adapter {job.adapter_version}" if job.adapter is not None else "The base"
+    match failure.reason:
+        case "adapter":
+            return AdapterUnusable(f"{of} could not be loaded: {failure.message}")
+        case "numeric":
+            return GenerationFailed(f"{of} gave numbers that are not finite; its weights are at fault.")
+    return GenerationFailed("The engine could not go on with this answer; try again.")

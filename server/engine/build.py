@@ -1,0 +1,117 @@
+"""From the configuration to an engine that is ready to step."""
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from adapters.blobs import Blobs
+from adapters.errors import InvalidAdapter
+from adapters.manifest import content_digest
+from adapters.normal import load
+from server.engine.blocks import BlockPool
+from server.engine.config import EngineConfig
+from server.engine.engine import Engine
+from server.engine.host_cache import HostCache
+from server.engine.messages import Ready
+from server.engine.runner import Runner, make_cache
+from server.engine.scheduler import Scheduler
+from server.engine.slots import AdapterSlots
+from server.model.adapter import AdapterBlob, make_blob
+from server.model.config import ModelConfig
+from server.model.decoder import Decoder
+from server.model.loader import find_folder, load_decoder
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What the KV cache may take of the memory that is left, and at most on a CPU.
+CACHE_SHARE = 0.85
+CPU_CACHE_BYTES = 1 << 30
+
+
+def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
+    """Loads the base; raises UnsupportedModel, ValueError or OSError with a sentence for the operator."""
+    begun = time.monotonic()
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    device = _device(config)
+    dtype = _dtype(config, device)
+    decoder = load_decoder(find_folder(config.base), config.quantization, dtype, device, config.double_quant)
+    max_context = min(config.max_context or decoder.config.max_context, decoder.config.max_context)
+    num_blocks = _num_blocks(config, decoder, max_context)
+    host = HostCache(
+        AdapterReader(config.adapter_store, decoder.config, dtype, device), config.host_cache_bytes
+    )
+    slots = AdapterSlots(config.adapter_slots, host, device)
+    blocks = BlockPool(num_blocks, config.block_size, config.prefix_cache)
+    step_tokens = config.step_tokens or (512 if device.type == "cpu" else 4096)
+    scheduler = Scheduler(blocks, slots, config.max_running, step_tokens)
+    runner = Runner(decoder, make_cache(decoder, num_blocks, config.block_size), config.block_size, slots)
+    ready = Ready(
+        block_size=config.block_size,
+        num_blocks=num_blocks,
+        adapter_slots=config.adapter_slots,
+        max_rank=config.max_rank,
+        max_context=max_context,
+        dtype=str(dtype).removeprefix("torch."),
+        device=str(device),
+        load_seconds=time.monotonic() - begun,
+    )
+    return Engine(config, scheduler, runner), ready
+
+
+class AdapterReader:
+    """digest -> blob, on a reader thread; what is read is proven to be what the digest names."""
+
+    def __init__(self, store: Path, base: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+        self._blobs = Blobs(store / "blobs", store / "trash")
+        self._base = base
+        self._shapes = base.linear_shapes()
+        self._dtype = dtype
+        self._pinned = device.type == "cuda"
+
+    def __call__(self, digest: str) -> AdapterBlob:
+        """Raises InvalidAdapter or OSError."""
+        manifest = self._blobs.manifest(digest)
+        if content_digest(manifest.files) != digest:
+            raise InvalidAdapter(
+                [f"adapter {digest} is damaged in the store: its manifest names other files"]
+            )
+        weights = load(self._blobs.folder(digest), manifest)
+        for name, pair in weights.items():
+            if (pair.b.shape[0], pair.a.shape[1]) != self._shapes.get(name):
+                raise InvalidAdapter([f"{name} does not fit this base; the adapter was made for another one"])
+        blob = make_blob(weights, self._base, self._dtype)
+        # In a masked product 0 * inf would reach other adapters' tokens.
+        if not blob.flat.isfinite().all():
+            raise InvalidAdapter([f"its weights overflow {self._dtype}, in which this server computes"])
+        return blob.pinned() if self._pinned else blob
+
+
+def _device(config: EngineConfig) -> torch.device:
+    if config.device != "auto":
+        return torch.device(config.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
+    if config.dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if config.dtype not in DTYPES:
+        raise ValueError(f"dtype {config.dtype!r} is none of auto, {', '.join(DTYPES)}")
+    return DTYPES[config.dtype]
+
+
+def _num_blocks(config: EngineConfig, decoder: Decoder, max_context: int) -> int:
+    """As configured, or what fits the memory left; never less than one context of the longest kind."""
+    size = config.block_size
+    if config.cache_tokens:
+        return max(1, config.cache_tokens // size)
+    c = decoder.config
+    token_bytes = 2 * c.num_layers * c.kv_size * decoder.embedding.element_size()
+    if decoder.embedding.is_cuda:
+        free = torch.cuda.mem_get_info(decoder.embedding.device)[0]
+        return max(1, int(free * CACHE_SHARE) // (token_bytes * size))
+    budget = min(CPU_CACHE_BYTES, psutil.virtual_memory().available // 4)
+    enough = config.max_running * max_context
+    return max(1, min(budget // token_bytes, enough) // size)

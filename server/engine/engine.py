@@ -1,0 +1,82 @@
+"""The engine: take in, poll adapter copies, schedule, run, commit, give out."""
+
+import logging
+import time
+from collections import deque
+
+from server.engine.config import EngineConfig
+from server.engine.messages import Abort, Command, Stats, StepReport, Submit
+from server.engine.runner import Runner
+from server.engine.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Runs on whatever thread calls `step`; knows nothing of processes, keys or protobuf."""
+
+    def __init__(self, config: EngineConfig, scheduler: Scheduler, runner: Runner) -> None:
+        self._scheduler = scheduler
+        self._runner = runner
+        self._inbox: deque[Command] = deque()
+        self._debug_checks = config.debug_checks
+        self.num_steps = 0
+        self._num_tokens = 0
+        self.last_tick = time.monotonic()
+
+    def give(self, command: Command) -> None:
+        """Taken in at the start of the next step."""
+        self._inbox.append(command)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._inbox and self._scheduler.is_idle()
+
+    def step(self) -> StepReport:
+        """One turn of the loop; an empty report where nothing could run."""
+        self._take_in()
+        chosen = self._scheduler.schedule()
+        tokens = []
+        if chosen:
+            try:
+                sampled = self._runner.run(chosen)
+            except Exception as error:
+                log.exception("a step over %d sequences failed", len(chosen))
+                self._scheduler.fail_all(chosen, f"the step failed: {type(error).__name__}")
+            else:
+                tokens = self._scheduler.commit(chosen, sampled)
+                self.num_steps += 1
+                self._num_tokens += sum(choice.num_tokens for choice in chosen)
+        if self._debug_checks or self._scheduler.is_idle():
+            self._scheduler.check()
+        self.last_tick = time.monotonic()
+        return StepReport(tokens, self._scheduler.take_failures(), self.stats())
+
+    def stats(self) -> Stats:
+        s = self._scheduler
+        return Stats(
+            running=len(s.running),
+            waiting=len(s.queue),
+            blocks_used=s.blocks.num_used,
+            blocks_total=s.blocks.num_blocks,
+            slots_total=s.slots.num_slots,
+            resident=s.slots.resident(),
+            active=s.slots.held(),
+            awaited=sorted({q.request.adapter for q in s.queue if q.request.adapter}),
+            steps=self.num_steps,
+            tokens_computed=self._num_tokens,
+            preemptions=s.num_preemptions,
+            prefix_queried_tokens=s.prefix_queried,
+            prefix_hit_tokens=s.prefix_hit,
+            adapter_loads=s.slots.num_loads,
+            adapter_load_seconds=s.slots.load_seconds,
+            adapter_evictions=s.slots.num_evictions,
+        )
+
+    def _take_in(self) -> None:
+        while self._inbox:
+            command = self._inbox.popleft()
+            if isinstance(command, Submit):
+                self._scheduler.add(command)
+            elif isinstance(command, Abort):
+                self._scheduler.abort(command.id)

@@ -1,0 +1,135 @@
+"""What front and engine say to each other. Nothing else crosses between the two processes."""
+
+import msgspec
+
+
+class Sampling(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """How one sequence's tokens are chosen; checked by the front, trusted by the engine."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = 0
+    max_new_tokens: int = 256
+    min_new_tokens: int = 0
+    # End-of-sequence tokens included, unless the request ignores them.
+    stop_token_ids: tuple[int, ...] = ()
+    # None: no log probabilities; k: the chosen token's and the k likeliest ones'.
+    logprobs: int | None = None
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):
+    """Start one sequence. Times are seconds of the monotonic clock, which all processes share."""
+
+    id: int
+    tenant: str
+    # Content digest; empty for the base.
+    adapter: str
+    tokens: list[int]
+    sampling: Sampling
+    arrived_at: float
+    # How many of `tokens` are an answer already given out (a resubmission after a lost engine).
+    num_answered: int = 0
+
+
+class Abort(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Free whatever the sequence holds; no word about it follows."""
+
+    id: int
+
+
+class Stop(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Leave the loop and exit."""
+
+
+Command = Submit | Abort | Stop
+
+
+class Started(msgspec.Struct, frozen=True, array_like=True):
+    """Told with a sequence's first token."""
+
+    cached_tokens: int
+    queue_seconds: float
+    load_seconds: float
+
+
+class Logprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Natural log probabilities before penalties and temperature; `top` likeliest first."""
+
+    chosen: float
+    top: list[tuple[int, float]]
+
+
+class Token(msgspec.Struct, frozen=True, array_like=True):
+    """One new token of one sequence. `finish` is "", "stop" or "length"."""
+
+    id: int
+    token: int
+    finish: str = ""
+    started: Started | None = None
+    logprobs: Logprobs | None = None
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """The sequence ended without an answer. `reason`: "adapter" (its weights could not be loaded),
+    "numeric" (its logits are not finite) or "internal"."""
+
+    id: int
+    reason: str
+    message: str
+
+
+class Stats(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The engine's gauges, and counters since its start."""
+
+    running: int
+    waiting: int
+    blocks_used: int
+    blocks_total: int
+    slots_total: int
+    # Digests on the device, digests that running sequences hold, digests that sequences wait for.
+    resident: list[str]
+    active: list[str]
+    awaited: list[str]
+    steps: int
+    tokens_computed: int
+    preemptions: int
+    prefix_queried_tokens: int
+    prefix_hit_tokens: int
+    adapter_loads: int
+    adapter_load_seconds: float
+    adapter_evictions: int
+
+
+class StepReport(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """One message for each step."""
+
+    tokens: list[Token]
+    failures: list[Failure]
+    stats: Stats
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):
+    """The first message of an engine: the base is loaded."""
+
+    block_size: int
+    num_blocks: int
+    adapter_slots: int
+    max_rank: int
+    max_context: int
+    dtype: str
+    device: str
+    load_seconds: float
+
+
+class Broken(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The engine cannot start or go on; the process exits after this."""
+
+    message: str
+
+
+Report = StepReport | Ready | Broken

@@ -1,0 +1,108 @@
+"""The engine's own process: two sockets around the loop.
+
+front --commands--> [ inbox ] engine [ outbox ] --one report a step--> front
+"""
+
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from server.engine.build import build_engine
+from server.engine.config import EngineConfig
+from server.engine.engine import Engine
+from server.engine.messages import Broken, Command, Report, Stop
+
+# An idle engine still reports this often: a front that hears nothing knows that the loop hangs.
+TICK_SECONDS = 1.0
+# How long to wait for an adapter before looking again.
+LOADING_SECONDS = 0.002
+
+log = logging.getLogger(__name__)
+
+
+class Mailbox:
+    """The engine's end of the sockets in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self._inbox = context.socket(zmq.PULL)
+        self._outbox = context.socket(zmq.PUSH)
+        for socket in (self._inbox, self._outbox):
+            socket.set_hwm(0)
+        self._inbox.connect(f"ipc://{folder}/commands")
+        self._outbox.connect(f"ipc://{folder}/reports")
+        self._decoder = msgspec.msgpack.Decoder(Command)
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def put(self, report: Report) -> None:
+        self._outbox.send(self._encoder.encode(report))
+
+    def take(self, seconds: float) -> list[Command]:
+        """All commands that are there; waits up to `seconds` for the first."""
+        commands: list[Command] = []
+        if not seconds or self._inbox.poll(int(seconds * 1000) or 1):
+            while True:
+                try:
+                    commands.append(self._decoder.decode(self._inbox.recv(zmq.NOBLOCK)))
+                except zmq.Again:
+                    break
+        return commands
+
+    def close(self) -> None:
+        self._inbox.close(linger=0)
+        self._outbox.close(linger=1000)
+        zmq.Context.instance().term()
+
+
+def serve(engine: Engine, mailbox: Mailbox) -> None:
+    """The loop, until told to stop."""
+    wait, reported_at = 0.0, time.monotonic()
+    while True:
+        commands = mailbox.take(wait)
+        if any(isinstance(command, Stop) for command in commands):
+            return
+        for command in commands:
+            engine.give(command)
+        steps = engine.num_steps
+        report = engine.step()
+        now = time.monotonic()
+        if report.tokens or report.failures or now - reported_at >= TICK_SECONDS:
+            mailbox.put(report)
+            reported_at = now
+        wait = 0.0 if engine.num_steps > steps else TICK_SECONDS if engine.is_idle else LOADING_SECONDS
+
+
+def main() -> int:
+    """`python -m server.engine.process FOLDER`; the configuration is one line of JSON on standard input."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s engine %(levelname)s %(message)s")
+    line = sys.stdin.buffer.readline()
+    config = msgspec.json.decode(line, type=EngineConfig, dec_hook=lambda kind, value: kind(value))
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    mailbox = Mailbox(Path(sys.argv[1]))
+    try:
+        engine, ready = build_engine(config)
+    except Exception as error:
+        log.exception("the engine cannot start")
+        mailbox.put(Broken(f"{error}" if isinstance(error, (ValueError, OSError)) else repr(error)))
+        mailbox.close()
+        return 1
+    mailbox.put(ready)
+    serve(engine, mailbox)
+    mailbox.close()
+    return 0
+
+
+def _die_with_parent() -> None:
+    """The parent holds the other end of standard input: its end is ours."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Which sequences the next step advances, and by how many tokens each."""
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from server.engine.blocks import BlockPool, extend_hashes, salt
+from server.engine.messages import Failure, Started, Submit, Token
+from server.engine.queue import FairQueue
+from server.engine.sampler import Sampled
+from server.engine.sequence import Sequence
+from server.engine.slots import AdapterSlots, AdapterUnavailable
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The step computes `num_tokens` of the sequence's tokens, from `computed` on."""
+
+    sequence: Sequence
+    num_tokens: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether the step reaches the last token, so that a new one follows."""
+        return self.num_tokens == self.sequence.remaining
+
+
+class Scheduler:
+    def __init__(self, blocks: BlockPool, slots: AdapterSlots, max_running: int, step_tokens: int) -> None:
+        self.blocks = blocks
+        self.slots = slots
+        self.queue = FairQueue()
+        self.running: list[Sequence] = []
+        self.num_preemptions = 0
+        self.prefix_queried = 0
+        self.prefix_hit = 0
+        self._max_running = max_running
+        self._step_tokens = step_tokens
+        self._by_id: dict[int, Sequence] = {}
+        self._failures: list[Failure] = []
+        self._secret = os.urandom(32)
+
+    def add(self, request: Submit) -> None:
+        sequence = Sequence.of(request)
+        self._by_id[sequence.id] = sequence
+        self.slots.prefetch(request.adapter)
+        self.queue.push(sequence)
+
+    def abort(self, sequence_id: int) -> None:
+        """Frees all that the sequence holds; a sequence that has ended already is no error."""
+        sequence = self._by_id.get(sequence_id)
+        if sequence is None:
+            return
+        if sequence.slot is None:
+            self.queue.remove(sequence)
+            del self._by_id[sequence_id]
+        else:
+            self._end(sequence)
+
+    def schedule(self) -> list[Chosen]:
+        """Running sequences first, those that decode before prompts; then waiting ones as all allows."""
+        chosen: list[Chosen] = []
+        budget = self._step_tokens
+        for sequence in sorted(self.running, key=lambda s: s.remaining > 1):
+            if budget and sequence.slot is not None:
+                budget -= self._choose(sequence, budget, chosen)
+        # Growing an old prompt may have sent back a newer sequence that was chosen before it.
+        chosen = [choice for choice in chosen if choice.sequence.slot is not None]
+        for sequence in self.queue.candidates():
+            if not budget or len(self.running) >= self._max_running:
+                break
+            if self._admit(sequence):
+                budget -= self._choose(sequence, budget, chosen)
+        return chosen
+
+    def _choose(self, sequence: Sequence, budget: int, chosen: list[Chosen]) -> int:
+        """Appends the sequence's share of the step; returns its tokens."""
+        num_tokens = self._grow(sequence, budget)
+        if num_tokens:
+            choice = Chosen(sequence, num_tokens)
+            chosen.append(choice)
+            # A new token costs as much as one computed: answers weigh twice what prompts do.
+            self.queue.charge(sequence.request.tenant, num_tokens + choice.samples)
+        return num_tokens
+
+    def commit(self, chosen: list[Chosen], sampled: dict[int, Sampled]) -> list[Token]:
+        """Moves progress on and appends the new tokens; `sampled` is keyed by sequence id."""
+        tokens = []
+        for choice in chosen:
+            sequence = choice.sequence
+            sequence.computed += choice.num_tokens
+            self._publish(sequence)
+            new = sampled.get(sequence.id)
+            if new is None:
+                continue
+            if new.token is None:
+                self._fail(sequence, "numeric", "the model's logits are not finite numbers")
+                continue
+            sequence.tokens.append(new.token)
+            finish = sequence.finish_reason()
+            tokens.append(Token(sequence.id, new.token, finish, _started(sequence), new.logprobs))
+            if finish:
+                self._end(sequence)
+        return tokens
+
+    def fail_all(self, chosen: list[Chosen], message: str) -> None:
+        """The step itself failed: its sequences end, everybody else goes on."""
+        for choice in chosen:
+            self._fail(choice.sequence, "internal", message)
+
+    def take_failures(self) -> list[Failure]:
+        failures, self._failures = self._failures, []
+        return failures
+
+    def is_idle(self) -> bool:
+        return not self._by_id
+
+    def check(self) -> None:
+        """Blocks and slots are held by running sequences and by nobody else."""
+        self.blocks.check([s.blocks for s in self.running])
+        self.slots.check(dict(Counter(s.request.adapter for s in self.running if s.request.adapter)))
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """From waiting to running, if its blocks fit and its adapter is on the device."""
+        request = sequence.request
+        hashes = self._hashes(sequence, len(sequence.tokens) - 1)
+        found, found_free = self.blocks.count_cached(hashes)
+        needed = self.blocks.blocks_for(len(sequence.tokens) + 1) - found + found_free
+        if needed > self.blocks.num_free:
+            return False
+        slot = self._acquire(sequence)
+        if slot is None:
+            return False
+        self.queue.remove(sequence)
+        self.queue.enter(request.tenant)
+        self.running.append(sequence)
+        sequence.slot = slot
+        sequence.blocks = self.blocks.match(hashes)
+        sequence.computed = len(sequence.blocks) * self.blocks.block_size
+        self.prefix_queried += len(sequence.tokens)
+        self.prefix_hit += sequence.computed
+        if sequence.first_scheduled_at is None:
+            sequence.first_scheduled_at = time.monotonic()
+            sequence.cached_tokens = sequence.computed
+        return True
+
+    def _acquire(self, sequence: Sequence) -> int | None:
+        try:
+            slot = self.slots.acquire(sequence.request.adapter)
+        except AdapterUnavailable as error:
+            self.queue.remove(sequence)
+            del self._by_id[sequence.id]
+            self._failures.append(Failure(sequence.id, "adapter", str(error)))
+            return None
+        now = time.monotonic()
+        if slot is None and sequence.load_asked_at is None:
+            sequence.load_asked_at = now
+        if slot is not None and sequence.load_asked_at is not None:
+            sequence.load_seconds += now - sequence.load_asked_at
+            sequence.load_asked_at = None
+        return slot
+
+    def _grow(self, sequence: Sequence, budget: int) -> int:
+        """Gets the blocks for this step's tokens, at the cost of the newest sequences if need be.
+
+        Returns how many tokens the step takes; 0 if the sequence itself had to step back.
+        """
+        num_tokens = min(sequence.remaining, budget)
+        needed = self.blocks.blocks_for(sequence.computed + num_tokens) - len(sequence.blocks)
+        while needed > self.blocks.num_free:
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return 0
+        sequence.blocks += [self.blocks.allocate() for _ in range(needed)]
+        return num_tokens
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Back to waiting: blocks and slot go, tokens stay and are computed again."""
+        self._let_go(sequence)
+        sequence.computed = 0
+        self.num_preemptions += 1
+        self.queue.push_front(sequence)
+
+    def _end(self, sequence: Sequence) -> None:
+        self._let_go(sequence)
+        del self._by_id[sequence.id]
+
+    def _fail(self, sequence: Sequence, reason: str, message: str) -> None:
+        self._failures.append(Failure(sequence.id, reason, message))
+        self._end(sequence)
+
+    def _let_go(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self.queue.leave(sequence.request.tenant)
+        self.blocks.release(sequence.blocks)
+        self.slots.release(sequence.request.adapter)
+        sequence.blocks = []
+        sequence.slot = None
+
+    def _publish(self, sequence: Sequence) -> None:
+        """Full blocks enter the prefix cache under the tenant's and adapter's salt."""
+        size = self.blocks.block_size
+        first, end = (sequence.computed - 1) // size, sequence.computed // size
+        if first == end:
+            return
+        hashes = self._hashes(sequence, sequence.computed)
+        for index in range(end):
+            self.blocks.publish(sequence.blocks[index], hashes[index])
+
+    def _hashes(self, sequence: Sequence, num_tokens: int) -> list[bytes]:
+        """Digests of the full blocks among the first `num_tokens`."""
+        size, known = self.blocks.block_size, sequence.block_hashes
+        if len(known) < num_tokens // size:
+            start = salt(self._secret, sequence.request.tenant, sequence.request.adapter)
+            extend_hashes(known, start, sequence.tokens[:num_tokens], size)
+        return known[: num_tokens // size]
+
+
+def _started(sequence: Sequence) -> Started | None:
+    """Said once, with the first token."""
+    if sequence.started:
+        return None
+    sequence.started = True
+    assert sequence.first_scheduled_at is not None, "a sequence has a token but was never scheduled"
+    queued = sequence.first_scheduled_at - sequence.request.arrived_at
+    return Started(sequence.cached_tokens, queued, sequence.load_seconds)

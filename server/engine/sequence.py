@@ -1,0 +1,57 @@
+"""One request's tokens and its progress."""
+
+from dataclasses import dataclass, field
+
+from server.engine.messages import Submit
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Progress is a number: `computed` chases `len(tokens)`.
+
+        tokens    | prompt ............... | answer ... |
+        computed  | keys and values in the cache ... |
+        blocks    | block | block | block | block ...   |
+
+    Prefill, a chunk of it, a prefix found in the cache, decoding and recomputing after preemption
+    differ only in how far the two are apart.
+    """
+
+    request: Submit
+    tokens: list[int]
+    num_prompt: int
+    computed: int = 0
+    blocks: list[int] = field(default_factory=list)
+    # Chained digests of the full blocks seen so far; the chain starts at the tenant's and adapter's salt.
+    block_hashes: list[bytes] = field(default_factory=list)
+    slot: int | None = None
+    # Seconds of the monotonic clock.
+    load_asked_at: float | None = None
+    load_seconds: float = 0.0
+    first_scheduled_at: float | None = None
+    cached_tokens: int = 0
+    started: bool = False
+
+    @classmethod
+    def of(cls, request: Submit) -> "Sequence":
+        return cls(request, list(request.tokens), len(request.tokens) - request.num_answered)
+
+    @property
+    def id(self) -> int:
+        return self.request.id
+
+    @property
+    def num_answered(self) -> int:
+        return len(self.tokens) - self.num_prompt
+
+    @property
+    def remaining(self) -> int:
+        return len(self.tokens) - self.computed
+
+    def finish_reason(self) -> str:
+        """ "stop", "length", or "" while the answer goes on; looks at the newest token."""
+        sampling = self.request.sampling
+        answered = self.num_answered
+        if answered > sampling.min_new_tokens and self.tokens[-1] in sampling.stop_token_ids:
+            return "stop"
+        return "length" if answered >= sampling.max_new_tokens else ""

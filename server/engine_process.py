@@ -1,0 +1,192 @@
+"""The front's hold on the engine's process: start, talk, watch, restart."""
+
+import asyncio
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import fields
+from itertools import count
+from pathlib import Path
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from server.config import ServerConfig
+from server.engine.config import EngineConfig
+from server.engine.messages import Abort, Broken, Command, Failure, Ready, Report, Stats, Stop, Submit, Token
+from server.link import EngineLost
+from server.stream import Stream
+
+# An engine lost this many times in a row without one token in between is not started again.
+MAX_FRUITLESS_STARTS = 3
+STOP_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class EngineFailed(Exception):
+    """The engine cannot start; the message says why."""
+
+
+class EngineProcess:
+    """An EngineLink to a process of our own. A lost engine is started again and goes on where it was."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        names = [f.name for f in fields(EngineConfig)]
+        self._config = EngineConfig(**{name: getattr(config, name) for name in names})
+        self._folder = tempfile.TemporaryDirectory(prefix="lorikeet-")
+        self._context = zmq.asyncio.Context()
+        self._streams: dict[int, Stream] = {}
+        self._ids = count(1)
+        self._starts = count()
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(Report)
+        self._ready: Ready | None = None
+        self._stats: Stats | None = None
+        self._fruitless_starts = 0
+
+    @property
+    def ready(self) -> Ready | None:
+        return self._ready
+
+    @property
+    def stats(self) -> Stats | None:
+        return self._stats
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def new_id(self) -> int:
+        return next(self._ids)
+
+    async def start(self) -> None:
+        """Returns when the base is loaded; raises EngineFailed."""
+        await self._start_process()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Ends the process, and every stream that is left with EngineLost."""
+        self._watcher.cancel()
+        await asyncio.gather(self._watcher, return_exceptions=True)
+        if self._ready is not None:
+            await self._send(Stop())
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        self._lose_streams("the server stopped")
+        self._close_sockets()
+        self._context.term()
+        self._folder.cleanup()
+
+    async def submit(self, request: Submit) -> AsyncIterator[list[Token] | Failure]:
+        """While the engine restarts the sequence waits with the others that will be resubmitted."""
+        stream = self._streams[request.id] = Stream(request)
+        if self._ready is not None:
+            await self._send(request)
+        try:
+            while True:
+                news = await stream.take()
+                yield news
+                if isinstance(news, Failure) or news[-1].finish:
+                    return
+        finally:
+            # Still known: the reader left before the end.
+            if self._streams.pop(request.id, None) is not None and self._ready is not None:
+                await self._send(Abort(request.id))
+
+    async def _start_process(self) -> None:
+        # Sockets of their own for each start: nothing meant for a lost engine reaches the next.
+        folder = Path(self._folder.name) / str(next(self._starts))
+        folder.mkdir()
+        self._commands = self._bind(zmq.PUSH, folder / "commands")
+        self._reports = self._bind(zmq.PULL, folder / "reports")
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "server.engine.process",
+            str(folder),
+            stdin=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,
+        )
+        self._death = asyncio.ensure_future(self._process.wait())
+        assert self._process.stdin is not None, "the process was started with a pipe"
+        self._process.stdin.write(msgspec.json.encode(self._config, enc_hook=str) + b"\n")
+        report = await self._next_report()
+        if not isinstance(report, Ready):
+            raise EngineFailed(
+                report.message if isinstance(report, Broken) else "the engine died while it loaded"
+            )
+        self._ready = report
+
+    def _bind(self, kind: int, path: Path) -> zmq.asyncio.Socket:
+        socket = self._context.socket(kind)
+        socket.set_hwm(0)
+        socket.bind(f"ipc://{path}")
+        return socket
+
+    def _close_sockets(self) -> None:
+        self._commands.close(linger=0)
+        self._reports.close(linger=0)
+
+    async def _send(self, command: Command) -> None:
+        await self._commands.send(self._encoder.encode(command))
+
+    async def _next_report(self) -> Report | None:
+        """None once the process is gone and everything it said was read."""
+        receive = asyncio.ensure_future(self._reports.recv())
+        try:
+            await asyncio.wait((receive, self._death), return_when=asyncio.FIRST_COMPLETED)
+            if not receive.done():
+                await asyncio.wait((receive,), timeout=0.2)
+            return self._decoder.decode(receive.result()) if receive.done() else None
+        finally:
+            receive.cancel()
+
+    async def _watch(self) -> None:
+        """Hands out reports as long as there is an engine, and starts another when it is lost."""
+        while True:
+            while (report := await self._next_report()) is not None:
+                self._hand_out(report)
+            log.error("the engine died with exit code %s", self._process.returncode)
+            self._ready = self._stats = None
+            self._close_sockets()
+            self._fruitless_starts += 1
+            if self._fruitless_starts > MAX_FRUITLESS_STARTS:
+                self._lose_streams("the engine dies again and again")
+                return
+            try:
+                await self._start_process()
+            except EngineFailed as error:
+                self._lose_streams(str(error))
+                return
+            for stream in self._streams.values():
+                await self._send(stream.resubmission())
+
+    def _hand_out(self, report: Report) -> None:
+        if isinstance(report, (Ready, Broken)):
+            return
+        self._stats = report.stats
+        if report.tokens:
+            self._fruitless_starts = 0
+        for token in report.tokens:
+            stream = self._streams.get(token.id)
+            if stream is not None:
+                stream.put(token)
+                if token.finish:
+                    del self._streams[token.id]
+        for failure in report.failures:
+            stream = self._streams.pop(failure.id, None)
+            if stream is not None:
+                stream.fail(failure)
+
+    def _lose_streams(self, why: str) -> None:
+        for stream in self._streams.values():
+            stream.fail(EngineLost(why))
+        self._streams.clear()

@@ -1,0 +1,132 @@
+"""The one way in: every call gets its caller, its deadline, its status, one log line and one measurement."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import grpc
+from google.rpc import status_pb2  # type: ignore[import-untyped]
+from grpc_status import rpc_status
+
+from server.caller import DEFAULT_TENANT, Caller, set_caller
+from server.errors import DeadlinePassed
+from server.metrics import Metrics
+from server.status import incident_status, to_status
+
+log = logging.getLogger(__name__)
+
+Context: TypeAlias = Any
+Handler: TypeAlias = Any
+Behavior: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+
+# The services of others that come with gRPC are called every few seconds by whoever watches.
+QUIET = ("/grpc.health.", "/grpc.reflection.")
+
+
+class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Wraps handlers of all four shapes."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        return _rewrap(handler, lambda behavior: self._guard(handler_call_details.method, behavior))
+
+    def _guard(self, method: str, behavior: Behavior) -> Behavior:
+        async def guarded(request: Any, context: Context) -> Any:
+            call = _Call(method, self._metrics)
+            set_caller(Caller(DEFAULT_TENANT))
+            try:
+                async with _deadline(context):
+                    answer = await behavior(request, context)
+            except Exception as error:  # noqa: BLE001
+                return await call.fail(error, context)
+            except asyncio.CancelledError:
+                call.done(grpc.StatusCode.CANCELLED)
+                raise
+            call.done(context.code() or grpc.StatusCode.OK)
+            return answer
+
+        return guarded
+
+
+class _Call:
+    """The bookkeeping of one call."""
+
+    def __init__(self, method: str, metrics: Metrics) -> None:
+        self._method = method
+        self._metrics = metrics
+        self._began = time.monotonic()
+
+    async def fail(self, error: Exception, context: Context) -> None:
+        """Ends the call with the error's status."""
+        if isinstance(error, grpc.aio.AbortError):
+            # Somebody else's service chose its own status.
+            self.done(context.code())
+            raise error
+        status = to_status(error) or self._incident(error)
+        told = rpc_status.to_status(status)
+        self.done(told.code)
+        await context.abort(told.code, told.details, told.trailing_metadata)
+
+    def done(self, code: grpc.StatusCode) -> None:
+        """The one log line and the one measurement."""
+        seconds = time.monotonic() - self._began
+        self._metrics.rpc_done(self._method, code, seconds)
+        level = logging.DEBUG if self._method.startswith(QUIET) else logging.INFO
+        log.log(level, "%s %s %.1f ms", self._method, code.name, seconds * 1000)
+
+    def _incident(self, error: Exception) -> status_pb2.Status:
+        incident = secrets.token_hex(8)
+        log.error("incident %s in %s", incident, self._method, exc_info=error)
+        return incident_status(incident)
+
+
+@asynccontextmanager
+async def _deadline(context: Context) -> AsyncIterator[None]:
+    """Cancels the block once the call's deadline has passed and says so."""
+    timeout = asyncio.timeout(context.time_remaining())
+    try:
+        async with timeout:
+            yield
+    except TimeoutError as error:
+        if timeout.expired():
+            raise DeadlinePassed("The call's deadline passed.") from error
+        raise
+
+
+def _rewrap(handler: Handler, guard: Callable[[Behavior], Behavior]) -> Handler:
+    """A handler of the same shape around the guarded behavior."""
+    codecs = (handler.request_deserializer, handler.response_serializer)
+    if handler.response_streaming:
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(guard(_writing(handler.stream_stream)), *codecs)
+        return grpc.unary_stream_rpc_method_handler(guard(_writing(handler.unary_stream)), *codecs)
+    if handler.request_streaming:
+        return grpc.stream_unary_rpc_method_handler(guard(handler.stream_unary), *codecs)
+    return grpc.unary_unary_rpc_method_handler(guard(handler.unary_unary), *codecs)
+
+
+def _writing(behavior: Callable[[Any, Context], Any]) -> Behavior:
+    """Generators and coroutines that write both become coroutines that write."""
+
+    async def write(request: Any, context: Context) -> None:
+        answers: AsyncIterator[Any] | Awaitable[None] = behavior(request, context)
+        if isinstance(answers, AsyncIterator):
+            async for answer in answers:
+                await context.write(answer)
+        else:
+            await answers
+
+    return write

@@ -1,0 +1,45 @@
+"""grpc.health.v1 as the truth about the engine: serving exactly while it takes requests."""
+
+import asyncio
+from collections.abc import Sequence
+
+from grpc_health.v1 import health, health_pb2
+
+from server.link import EngineLink
+
+POLL_SECONDS = 0.1
+
+
+class Health:
+    """The health of the whole server, told under each service's name and under the empty one."""
+
+    def __init__(self, link: EngineLink, services: Sequence[str]) -> None:
+        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._link = link
+        self._names = ("", *services)
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._tell(serving=False)
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Not serving, for good; may be called again."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+        await self.servicer.enter_graceful_shutdown()
+
+    async def _watch(self) -> None:
+        told = False
+        while True:
+            serving = self._link.ready is not None
+            if serving != told:
+                await self._tell(serving)
+                told = serving
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _tell(self, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in self._names:
+            await self.servicer.set(name, status.SERVING if serving else status.NOT_SERVING)

@@ -1,0 +1,156 @@
+"""The Inference service: a request in, a stream of text out."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+from adapters.store import AdapterVersion
+from lorikeet import __version__
+from lorikeet.v1 import inference_pb2 as pb
+from lorikeet.v1.inference_pb2_grpc import InferenceServicer
+from server.admission import Admission
+from server.answer import Job, Sample, deliver
+from server.base import Base
+from server.caller import current_caller
+from server.config import ServerConfig
+from server.directory import Directory
+from server.engine.messages import Ready, Submit
+from server.errors import InvalidRequest, NotReady
+from server.link import EngineLink
+from server.metrics import Metrics
+from server.prompt import encode, encode_chat, tokenize
+from server.requests import GenerateParams, Limits, check, check_chat, check_text
+from server.sampling import sample_seed, sampling_of
+from server.text import Text
+from server.wire import params_of, turns_of
+from server.writer import Writer
+
+READER_PATIENCE = 30.0
+
+Context: TypeAlias = Any
+
+
+class InferenceService(InferenceServicer):
+    """Text from the base and from the adapters of the caller's tenant."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        base: Base,
+        text: Text,
+        link: EngineLink,
+        directory: Directory,
+        admission: Admission,
+        metrics: Metrics,
+        patience: float = READER_PATIENCE,
+    ) -> None:
+        self._config = config
+        self._base = base
+        self._text = text
+        self._link = link
+        self._directory = directory
+        self._admission = admission
+        self._metrics = metrics
+        self._patience = patience
+        self._eos = base.eos_token_ids | text.eos_token_ids
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
+        arrived_at = time.monotonic()
+        limits = self._limits()
+        params = params_of(request)
+        check(params, limits)
+        with self._admission.admit(params.n):
+            async with self._adapter(params.adapter_id) as adapter:
+                prompt = await tokenize(self._text, params, limits)
+                self._metrics.prompt_tokens.inc(len(prompt))
+                job = Job(
+                    prompt=prompt,
+                    context=() if params.chat is not None else prompt,
+                    adapter=adapter,
+                    stops=params.stop,
+                    arrived_at=arrived_at,
+                )
+                await self._answer(params, job, limits, Writer(context, self._patience))
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
+        ready = self._ready()
+        return pb.Model(
+            name=self._base.name,
+            family=self._base.model.family,
+            quantization=self._config.quantization,
+            dtype=ready.dtype,
+            vocab_size=self._base.model.vocab_size,
+            max_context=ready.max_context,
+            max_rank=ready.max_rank,
+            adapter_slots=ready.adapter_slots,
+            cache_tokens=ready.num_blocks * ready.block_size,
+            has_chat_template=self._text.has_chat_template,
+            server_version=__version__,
+        )
+
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
+        limits = self._limits()
+        match request.WhichOneof("input"):
+            case "text":
+                check_text(request.text, "text", limits)
+                ids = await encode(self._text, request.text)
+            case "chat":
+                turns = turns_of(request.chat)
+                check_chat(turns, limits)
+                ids = await encode_chat(self._text, turns)
+            case _:
+                raise InvalidRequest.of("input", "set exactly one of text and chat.")
+        return pb.TokenizeResponse(token_ids=ids)
+
+    def _ready(self) -> Ready:
+        ready = self._link.ready
+        if ready is None:
+            raise NotReady("The model is loading; try again in a moment.")
+        return ready
+
+    def _limits(self) -> Limits:
+        ready = self._ready()
+        max_tokens = min(ready.max_context, ready.num_blocks * ready.block_size)
+        return Limits(vocab_size=self._base.model.vocab_size, max_tokens=max_tokens)
+
+    @asynccontextmanager
+    async def _adapter(self, adapter_id: str) -> AsyncIterator[AdapterVersion | None]:
+        """The version that answers, held until the block ends; None for the base."""
+        if not adapter_id:
+            yield None
+            return
+        async with self._directory.hold(current_caller().tenant, adapter_id) as version:
+            yield version
+
+    async def _answer(self, params: GenerateParams, job: Job, limits: Limits, writer: Writer) -> None:
+        """All samples side by side; the first that fails ends the others."""
+        seed = secrets.randbits(64) if params.seed is None else params.seed
+        seeds = [sample_seed(seed, index) for index in range(params.n)]
+        if params.n == 1:
+            await self._sample(0, seed, params, job, limits, writer)
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index, seed_of_sample in enumerate(seeds):
+                    group.create_task(self._sample(index, seed_of_sample, params, job, limits, writer))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+
+    async def _sample(
+        self, index: int, seed: int, params: GenerateParams, job: Job, limits: Limits, writer: Writer
+    ) -> None:
+        room = limits.max_tokens - len(job.prompt)
+        submit = Submit(
+            id=self._link.new_id(),
+            tenant=current_caller().tenant,
+            adapter=job.adapter_digest,
+            tokens=list(job.prompt),
+            sampling=sampling_of(params, seed, self._eos, room),
+            arrived_at=job.arrived_at,
+        )
+        sample = Sample(index, seed, job, self._text, self._metrics)
+        with self._metrics.live.track_inprogress():
+            await deliver(sample, job, self._link.submit(submit), writer.write, self._config.stream_interval)

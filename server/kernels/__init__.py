@@ -1,0 +1,1 @@
+"""Arithmetic of one step: each fast path beside its slow twin in plain torch."""

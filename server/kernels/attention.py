@@ -1,0 +1,83 @@
+"""Attention over the paged KV cache, for any mix of prefill chunks and decodes, in plain torch.
+
+A cell is one token's place in the cache: block * block_size + offset.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DecodeGroup:
+    """The sequences of a step that bring one token each.
+
+    rows: [n] their tokens' rows in the step, or None if the step has no others.
+    cells: [n, context] every cell they see, padded. seen: [n, 1, 1, context] True where not padding.
+    """
+
+    rows: Tensor | None
+    cells: Tensor
+    seen: Tensor
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows [start, end) of the step are the last tokens of one sequence, whose cells are `cells` [context].
+
+    seen: [end - start, context] True where a token may look.
+    """
+
+    start: int
+    end: int
+    cells: Tensor
+    seen: Tensor
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """cells: [tokens] where the step's own keys and values go."""
+
+    cells: Tensor
+    decodes: DecodeGroup | None
+    chunks: list[Chunk]
+
+
+def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, cells: Tensor) -> None:
+    """k, v [tokens, kv_heads, dim] into caches [cells, kv_heads, dim]."""
+    k_cache.index_copy_(0, cells, k)
+    v_cache.index_copy_(0, cells, v)
+
+
+def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: AttentionPlan) -> Tensor:
+    """q [tokens, heads, dim] -> [tokens, heads, dim]; query heads share key heads in groups (GQA)."""
+    decodes = plan.decodes
+    if decodes is not None and decodes.rows is None:
+        return _decode(q, k_cache, v_cache, decodes)
+    out = torch.empty_like(q)
+    if decodes is not None:
+        out[decodes.rows] = _decode(q[decodes.rows], k_cache, v_cache, decodes)
+    for chunk in plan.chunks:
+        out[chunk.start : chunk.end] = _prefill(q[chunk.start : chunk.end], k_cache, v_cache, chunk)
+    return out
+
+
+def _decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, group: DecodeGroup) -> Tensor:
+    """The query heads of one key head stand as that head's queries: nothing is repeated in memory."""
+    n, heads, dim = q.shape
+    kv_heads = k_cache.shape[1]
+    k = F.embedding(group.cells, k_cache.flatten(1)).view(n, -1, kv_heads, dim).transpose(1, 2)
+    v = F.embedding(group.cells, v_cache.flatten(1)).view(n, -1, kv_heads, dim).transpose(1, 2)
+    out = F.scaled_dot_product_attention(q.view(n, kv_heads, -1, dim), k, v, attn_mask=group.seen)
+    return out.reshape(n, heads, dim)
+
+
+def _prefill(q: Tensor, k_cache: Tensor, v_cache: Tensor, chunk: Chunk) -> Tensor:
+    k = k_cache[chunk.cells].transpose(0, 1).unsqueeze(0)
+    v = v_cache[chunk.cells].transpose(0, 1).unsqueeze(0)
+    out = F.scaled_dot_product_attention(
+        q.transpose(0, 1).unsqueeze(0), k, v, attn_mask=chunk.seen, enable_gqa=True
+    )
+    return out.squeeze(0).transpose(0, 1)

@@ -1,0 +1,63 @@
+"""Low-rank updates of many adapters in one step: y[t] += (x[t] A_s^T) B_s, s the adapter of token t."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Up to this many tokens it is cheaper to multiply every token with every adapter's pair and mask
+# than to launch two products for each adapter.
+MASKED_UP_TO = 64
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive tokens [start, end) of one adapter, which is the index-th of the pack."""
+
+    start: int
+    end: int
+    index: int
+
+
+@dataclass(frozen=True)
+class LoraPack:
+    """The pairs of every adapter in a step, for one linear of one layer, side by side.
+
+    a: [rows, in]. b: [rows, out], scale included, zero outside the columns a pair may change.
+    bounds: adapter i owns rows [bounds[i], bounds[i + 1]); an adapter without this linear owns none.
+    """
+
+    a: Tensor
+    b: Tensor
+    bounds: tuple[int, ...]
+
+
+def lora_add(y: Tensor, x: Tensor, pack: LoraPack, segments: list[Segment], mask: Tensor | None) -> None:
+    """y [tokens, out] += the segments' updates of x [tokens, in], in place; other tokens stay untouched.
+
+    mask: see `row_mask`; None where the segments are to be multiplied one by one.
+    """
+    if mask is None:
+        for s in segments:
+            start, end = pack.bounds[s.index], pack.bounds[s.index + 1]
+            if start < end:
+                y[s.start : s.end].addmm_(x[s.start : s.end] @ pack.a[start:end].T, pack.b[start:end])
+    elif pack.bounds[-1]:
+        y.addmm_((x @ pack.a.T).masked_fill_(mask, 0), pack.b)
+
+
+def row_mask(
+    num_tokens: int, bounds: tuple[int, ...], segments: list[Segment], device: torch.device
+) -> Tensor | None:
+    """[tokens, rows], True where the row is another adapter's than the token's; None if not worth it.
+
+    A mask and not a factor: an adapter that overflows must not reach its neighbours as 0 * inf.
+    """
+    if num_tokens > MASKED_UP_TO or (
+        len(segments) == 1 and segments[0].end - segments[0].start == num_tokens
+    ):
+        return None
+    foreign = torch.ones(num_tokens, bounds[-1], dtype=torch.bool)
+    for s in segments:
+        foreign[s.start : s.end, bounds[s.index] : bounds[s.index + 1]] = False
+    return foreign.to(device)

@@ -1,0 +1,32 @@
+"""What the front needs of an engine, wherever the engine runs."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from server.engine.messages import Failure, Ready, Stats, Submit, Token
+
+
+class EngineLost(Exception):
+    """The engine went away before the sequence ended."""
+
+
+class EngineLink(Protocol):
+    """A running engine as seen from the front's event loop."""
+
+    @property
+    def ready(self) -> Ready | None:
+        """What the engine said of itself, or None while it loads or after it was lost."""
+
+    @property
+    def stats(self) -> Stats | None:
+        """The newest gauges."""
+
+    def submit(self, request: Submit) -> AsyncIterator[list[Token] | Failure]:
+        """Start a sequence. Each item holds all tokens that came since the last one was taken.
+
+        The iterator ends after a token with a finish or after a Failure; closing it early aborts the
+        sequence. Raises EngineLost if the engine goes away.
+        """
+
+    def new_id(self) -> int:
+        """A sequence id that this link has not given before."""

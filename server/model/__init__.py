@@ -1,0 +1,1 @@
+"""The base model: configuration from Hugging Face, loader, packed decoder."""

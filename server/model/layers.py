@@ -1,0 +1,71 @@
+"""Linears and rotary embedding of the decoder."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from server.model.config import ModelConfig
+
+
+class Weight(Protocol):
+    """A matrix [out, in], however it is held."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class DenseWeight:
+    weight: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.shape[0], self.weight.shape[1]
+
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, self.weight, bias)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """x [tokens, in] -> [tokens, out]."""
+
+    weight: Weight
+    bias: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.weight.linear(x, self.bias)
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """cos, sin: [max_context, dim / 2]."""
+
+    cos: Tensor
+    sin: Tensor
+
+    @classmethod
+    def build(cls, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> "Rotary":
+        frequencies, scale = _frequencies(config)
+        angles = torch.outer(torch.arange(config.max_context, dtype=torch.float32), frequencies)
+        return cls((angles.cos() * scale).to(device, dtype), (angles.sin() * scale).to(device, dtype))
+
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Two [tokens, 1, dim / 2]."""
+        return F.embedding(positions, self.cos).unsqueeze(1), F.embedding(positions, self.sin).unsqueeze(1)
+
+
+def _frequencies(config: ModelConfig) -> tuple[Tensor, float]:
+    """Inverse frequencies [dim / 2] and the factor on cos and sin; scaled kinds as transformers has them."""
+    rope: dict[str, Any] = config.source.rope_parameters
+    kind = rope.get("rope_type", "default")
+    if kind != "default":
+        return ROPE_INIT_FUNCTIONS[kind](config.source, torch.device("cpu"))  # type: ignore[no-any-return]
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    return 1.0 / rope["rope_theta"] ** exponents, 1.0

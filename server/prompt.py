@@ -1,0 +1,39 @@
+"""Whatever a request brings as input, as token ids that fit."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from server.requests import GenerateParams, Limits, Turn, check_ids, check_length
+from server.text import Text
+
+# Below this, tokenizing takes less than handing it to a thread and back.
+INLINE_CHARS = 2048
+
+
+async def encode(text: Text, prompt: str) -> list[int]:
+    """The ids of a prompt; a long one is tokenized off the event loop."""
+    return await _off_loop(len(prompt), lambda: text.encode(prompt))
+
+
+async def encode_chat(text: Text, turns: Sequence[Turn]) -> list[int]:
+    """The ids of a conversation; a long one is rendered and tokenized off the event loop."""
+    return await _off_loop(sum(len(turn.content) for turn in turns), lambda: text.render_chat(turns))
+
+
+async def tokenize(text: Text, params: GenerateParams, limits: Limits) -> list[int]:
+    """The ids of checked params' input. Raises InvalidRequest if they do not fit the context."""
+    if params.token_ids is not None:
+        return list(params.token_ids)
+    if params.chat is not None:
+        field, ids = "chat", await encode_chat(text, params.chat)
+    else:
+        assert params.prompt is not None, "checked params have one input"
+        field, ids = "prompt", await encode(text, params.prompt)
+    check_length(len(ids), field, limits)
+    # A tokenizer may know tokens that the model has no embedding for.
+    check_ids(ids, field, limits)
+    return ids
+
+
+async def _off_loop(num_chars: int, work: Callable[[], list[int]]) -> list[int]:
+    return work() if num_chars <= INLINE_CHARS else await asyncio.to_thread(work)

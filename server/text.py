@@ -1,0 +1,84 @@
+"""Text to token ids and back: the tokenizer, the chat template, and the end-of-sequence tokens."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import TemplateError
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from server.base import UnreadableBase
+from server.detokenizer import Detokenizer
+from server.errors import InvalidRequest, Violation
+from server.requests import Turn
+
+# Enough of a prompt's end for a decoder to tell whether the answer begins with a space.
+CONTEXT_TOKENS = 6
+
+
+class NoChatTemplate(InvalidRequest):
+    """The base comes without a chat template."""
+
+    def __init__(self) -> None:
+        super().__init__([Violation("chat", "this base has no chat template; send a prompt instead.")])
+
+
+class Text:
+    """One base's tokenizer. Every method may be called from any thread."""
+
+    def __init__(self, base: str) -> None:
+        # Not AutoTokenizer: it imports torch, and may rebuild a pipeline other than tokenizer.json's.
+        self._tokenizer = _load(base)
+        self.backend: Tokenizer = self._tokenizer.backend_tokenizer
+        # The backend alone is used from here on: transformers' wrapper changes truncation and padding
+        # as it encodes, which two threads must not.
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        added = self.backend.get_added_tokens_decoder()
+        self._special = frozenset(token_id for token_id, token in added.items() if token.special)
+        eos = self._tokenizer.eos_token_id
+        self.eos_token_ids: frozenset[int] = frozenset() if eos is None else frozenset([eos])
+        # Decoders treat a text's first token specially; a token's own text is read behind another one.
+        self._anchor = self.backend.encode("a", add_special_tokens=False).ids[-1:]
+        self._anchor_text = self.backend.decode(self._anchor)
+        self.token_text = lru_cache(maxsize=65536)(self._token_text)
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self._tokenizer.chat_template is not None
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a prompt, with the special tokens that the base wants around one."""
+        ids: list[int] = self.backend.encode(text).ids
+        return ids
+
+    def render_chat(self, turns: Sequence[Turn]) -> list[int]:
+        """The ids of a conversation, up to where the assistant speaks next. Raises InvalidRequest."""
+        if not self.has_chat_template:
+            raise NoChatTemplate
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        try:
+            rendered: Any = self._tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False
+            )
+        except TemplateError as error:
+            # Templates refuse on purpose, such as turns that do not alternate.
+            raise InvalidRequest.of("chat", f"the base's chat template refuses it: {error}") from error
+        ids: list[int] = self.backend.encode(rendered, add_special_tokens=False).ids
+        return ids
+
+    def detokenizer(self, stops: Sequence[str], context: Sequence[int]) -> Detokenizer:
+        """For one sample; `context` is the prompt if the answer's text continues it, else empty."""
+        return Detokenizer(self.backend, self._special, stops, context[-CONTEXT_TOKENS:])
+
+    def _token_text(self, token_id: int) -> str:
+        both: str = self.backend.decode([*self._anchor, token_id], skip_special_tokens=False)
+        return both[len(self._anchor_text) :]
+
+
+def _load(base: str) -> Any:
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise UnreadableBase(f"{base} has no tokenizer.json that can be read ({error}).") from error

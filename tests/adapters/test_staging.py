@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters import (
+    ChecksumMismatch,
+    FileSpec,
+    LocalStore,
+    StoreUnavailable,
+    UploadRejected,
+    UploadTooLarge,
+)
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+SHA = "0" * 64
+LIMIT = 1 << 20
+
+
+def staged(tmp_path: Path) -> list[str]:
+    return os.listdir(tmp_path / "store" / "staging")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [],
+        [FileSpec(CONFIG, 1, SHA)],
+        [FileSpec(CONFIG, 1, SHA), FileSpec(CONFIG, 1, SHA)],
+        [FileSpec(CONFIG, 1, SHA), FileSpec("adapter_model.bin", 1, SHA)],
+        [FileSpec(CONFIG, 1, SHA), FileSpec(f"../{WEIGHTS}", 1, SHA)],
+        [FileSpec(CONFIG, 1, SHA), FileSpec(WEIGHTS, 1, SHA), FileSpec("README.md", 1, SHA)],
+        [FileSpec(CONFIG, 0, SHA), FileSpec(WEIGHTS, 1, SHA)],
+        [FileSpec(CONFIG, 1, SHA), FileSpec(WEIGHTS, -1, SHA)],
+        [FileSpec(CONFIG, 64 * 1024 + 1, SHA), FileSpec(WEIGHTS, 1, SHA)],
+        [FileSpec(CONFIG, 1, "A" * 64), FileSpec(WEIGHTS, 1, SHA)],
+        [FileSpec(CONFIG, 1, SHA), FileSpec(WEIGHTS, 1, "")],
+    ],
+)
+def test_bad_declarations_touch_no_disk(store: LocalStore, tmp_path: Path, files: list[FileSpec]) -> None:
+    with pytest.raises(UploadRejected):
+        store.stage(files, LIMIT)
+    assert staged(tmp_path) == []
+
+
+def test_too_large_is_its_own_error(store: LocalStore, tmp_path: Path) -> None:
+    with pytest.raises(UploadTooLarge, match="at most"):
+        store.stage([FileSpec(CONFIG, 1, SHA), FileSpec(WEIGHTS, LIMIT, SHA)], LIMIT)
+    assert staged(tmp_path) == []
+
+
+def test_files_are_private(store: LocalStore, builder: Any) -> None:
+    with builder.stage(store, builder.folder()) as staging:
+        assert stat.S_IMODE(staging.folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(path.stat().st_mode) for path in staging.folder.iterdir()} == {0o600}
+    assert not staging.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "offset", "size"),
+    [
+        (CONFIG, 1, 1),
+        (CONFIG, -1, 1),
+        (CONFIG, 0, 1000),
+        ("other", 0, 1),
+        (f"./{CONFIG}", 0, 1),
+        ("../x", 0, 1),
+    ],
+)
+def test_a_wrong_chunk_ends_the_upload(
+    store: LocalStore, builder: Any, tmp_path: Path, name: str, offset: int, size: int
+) -> None:
+    staging = store.stage(builder.specs(builder.folder()), LIMIT)
+    with pytest.raises(UploadRejected):
+        staging.write(name, offset, b"x" * size)
+    assert staged(tmp_path) == []
+    with pytest.raises(UploadRejected):
+        staging.write(CONFIG, 0, b"x")
+
+
+def test_the_byte_after_the_declared_last_one(store: LocalStore, builder: Any, tmp_path: Path) -> None:
+    folder = builder.folder()
+    staging = store.stage(builder.specs(folder), LIMIT)
+    data = (folder / CONFIG).read_bytes()
+    for at in range(0, len(data), 7):
+        staging.write(CONFIG, at, memoryview(data)[at : at + 7])
+    with pytest.raises(UploadRejected, match="more arrived"):
+        staging.write(CONFIG, len(data), b"x")
+    assert staged(tmp_path) == []
+
+
+def test_seal_wants_every_byte(store: LocalStore, builder: Any, tmp_path: Path) -> None:
+    staging = store.stage(builder.specs(builder.folder()), LIMIT)
+    staging.write(CONFIG, 0, b"{")
+    with pytest.raises(UploadRejected, match="arrived"):
+        staging.seal()
+    assert staged(tmp_path) == []
+
+
+def test_seal_wants_the_declared_bytes(store: LocalStore, builder: Any, tmp_path: Path) -> None:
+    folder = builder.folder()
+    staging = store.stage(builder.specs(folder), LIMIT)
+    staging.write(CONFIG, 0, (folder / CONFIG).read_bytes())
+    staging.write(WEIGHTS, 0, bytes((folder / WEIGHTS).stat().st_size))
+    with pytest.raises(ChecksumMismatch, match=WEIGHTS):
+        staging.seal()
+    assert staged(tmp_path) == []
+
+
+def test_short_writes_are_finished(store: LocalStore, builder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    folder = builder.folder()
+    with builder.stage(store, folder) as staging:
+        assert (staging.folder / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "mkdir", "open"])
+@pytest.mark.parametrize("code", [28, 5, 30, 122])
+def test_a_failing_disk(
+    store: LocalStore, builder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    folder = builder.folder()
+    specs, data = builder.specs(folder), {name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+
+    real = getattr(os, call)
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        if call == "open" and not args[1] & os.O_CREAT:
+            return real(*args, **kwargs)
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(StoreUnavailable, match="retry"):
+            staging = store.stage(specs, LIMIT)
+            for name, content in data.items():
+                staging.write(name, 0, content)
+            staging.seal()
+        patch.undo()
+    store.stage(specs, LIMIT).discard()
+    assert staged(tmp_path) == []

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters import (
+    AdapterNotFound,
+    AdapterVersion,
+    InvalidName,
+    LocalStore,
+    StoreUnavailable,
+    UploadRejected,
+)
+from adapters.normal import load
+
+
+@pytest.fixture
+def reopen(store: LocalStore, tmp_path: Path) -> Callable[[], LocalStore]:
+    stores = [store]
+
+    def again() -> LocalStore:
+        stores[-1].close()
+        stores.append(LocalStore(tmp_path / "store"))
+        return stores[-1]
+
+    return again
+
+
+def ids(versions: list[AdapterVersion]) -> list[str]:
+    return [f"{version.name}@{version.version}" for version in versions]
+
+
+def test_commit_resolve_get_load(store: LocalStore, builder: Any) -> None:
+    first = builder.commit(store, "acme", "support", seed=1)
+    second = builder.commit(store, "acme", "support", seed=2)
+    assert (first.version, second.version) == (1, 2)
+    assert store.resolve("acme", "support") == second
+    assert store.resolve("acme", "support@1") == store.get("acme", "support", 1) == first
+    assert set(load(store.folder(first.digest), first.manifest)) == set(first.manifest.targets)
+
+
+def test_nothing_answers_for_others(store: LocalStore, builder: Any) -> None:
+    builder.commit(store, "acme", "support")
+    for tenant, reference in (("other", "support"), ("acme", "suppor"), ("acme", "support@2")):
+        with pytest.raises(AdapterNotFound):
+            store.resolve(tenant, reference)
+        with pytest.raises(AdapterNotFound):
+            store.delete(tenant, reference)
+    assert store.list("other") == ([], "")
+    for tenant, reference in (("../acme", "support"), ("acme", "../support"), ("acme", "support@0")):
+        with pytest.raises(InvalidName):
+            store.resolve(tenant, reference)
+
+
+def test_the_same_bytes_again_are_no_new_version(store: LocalStore, builder: Any) -> None:
+    first = builder.commit(store, "acme", "a", seed=1)
+    assert builder.commit(store, "acme", "a", seed=1) == first
+    builder.commit(store, "acme", "a", seed=2)
+    third = builder.commit(store, "acme", "a", seed=1)
+    assert (third.version, third.digest) == (3, first.digest)
+    other = builder.commit(store, "other", "a", seed=1)
+    assert (other.version, other.digest) == (1, first.digest)
+
+
+def test_only_a_sealed_and_checked_upload_is_committed(
+    store: LocalStore, builder: Any, tmp_path: Path
+) -> None:
+    one, two = builder.folder(seed=1), builder.folder(seed=2)
+    with builder.stage(store, one) as staging, pytest.raises(UploadRejected):
+        store.commit(staging, "acme", "a", builder.manifest(two))
+    with store.stage(builder.specs(one), 1 << 20) as staging, pytest.raises(UploadRejected):
+        store.commit(staging, "acme", "a", builder.manifest(one))
+    with builder.stage(store, one) as staging, pytest.raises(InvalidName):
+        store.commit(staging, "acme", "A", builder.manifest(one))
+    assert store.list("acme") == ([], "")
+    assert os.listdir(tmp_path / "store" / "staging") == []
+
+
+def test_names_are_no_paths(store: LocalStore, builder: Any, tmp_path: Path) -> None:
+    builder.commit(store, "acme", "support")
+    paths = [str(path) for path in (tmp_path / "store").rglob("*")]
+    assert paths
+    assert not [path for path in paths if "acme" in path or "support" in path]
+
+
+def test_pages(store: LocalStore, builder: Any) -> None:
+    for seed, name in enumerate(["b", "a", "b", "a.c", "a-c", "b"]):
+        builder.commit(store, "acme", name, seed=seed)
+    builder.commit(store, "other", "x")
+    everything = ["a@1", "a-c@1", "a.c@1", "b@1", "b@2", "b@3"]
+    assert ids(store.list("acme")[0]) == everything
+    for size in range(1, 8):
+        found, token = store.list("acme", page_size=size)
+        while token:
+            page, token = store.list("acme", size, token)
+            assert 0 < len(page) <= size
+            found += page
+        assert ids(found) == everything
+
+
+@pytest.mark.parametrize("token", ["x", "!!", "YQ=", "é", "\ud800", "QQ==", "Li4v"])
+def test_foreign_page_tokens(store: LocalStore, token: str) -> None:
+    with pytest.raises(InvalidName, match="page token"):
+        store.list("acme", page_token=token)
+
+
+def test_delete_and_collect(store: LocalStore, builder: Any) -> None:
+    one, two, three = (builder.commit(store, "acme", "a", seed=seed) for seed in range(3))
+    shared = builder.commit(store, "acme", "b", seed=1)
+    assert store.delete("acme", "a@3") == [three]
+    assert store.resolve("acme", "a") == two
+    assert store.delete("acme", "a") == [one, two]
+    with pytest.raises(AdapterNotFound):
+        store.resolve("acme", "a")
+    assert store.collect({one.digest}) == [three.digest]
+    assert not store.folder(three.digest).exists()
+    assert load(store.folder(one.digest), one.manifest)
+    assert load(store.folder(shared.digest), shared.manifest)
+    assert store.collect(()) == [one.digest]
+    assert store.collect(()) == []
+
+
+def test_version_numbers_are_never_used_again(
+    store: LocalStore, builder: Any, reopen: Callable[[], LocalStore]
+) -> None:
+    builder.commit(store, "acme", "a", seed=1)
+    builder.commit(store, "acme", "a", seed=2)
+    store.delete("acme", "a")
+    assert builder.commit(store, "acme", "a", seed=1).version == 3
+    store.delete("acme", "a")
+    assert builder.commit(reopen(), "acme", "a", seed=1).version == 4
+
+
+def test_a_restart_keeps_the_set(store: LocalStore, builder: Any, reopen: Callable[[], LocalStore]) -> None:
+    for seed in range(4):
+        builder.commit(store, "acme", "ab"[seed % 2], seed=seed)
+    store.delete("acme", "a@1")
+    before = store.list("acme")
+    assert ids(before[0]) == ["a@2", "b@1", "b@2"]
+    assert reopen().list("acme") == before
+
+
+def test_a_start_sweeps_what_was_half_done(
+    store: LocalStore, builder: Any, reopen: Callable[[], LocalStore], tmp_path: Path
+) -> None:
+    builder.commit(store, "acme", "a")
+    store.stage(builder.specs(builder.folder(seed=1)), 1 << 20)
+    root = tmp_path / "store"
+    (record,) = (root / "names").glob("*/1.json")
+    (record.parent / "half.tmp").write_text("{")
+    (root / "trash" / "gone").mkdir()
+    again = reopen()
+    assert ids(again.list("acme")[0]) == ["a@1"]
+    assert os.listdir(root / "staging") == os.listdir(root / "trash") == []
+    assert os.listdir(record.parent) == ["1.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"tenant": "acme"}', "null"])
+def test_a_damaged_record_hides_one_version_only(
+    store: LocalStore, builder: Any, reopen: Callable[[], LocalStore], tmp_path: Path, content: str
+) -> None:
+    for seed in range(2):
+        builder.commit(store, "acme", "a", seed=seed)
+    (record,) = (tmp_path / "store" / "names").glob("*/2.json")
+    record.write_text(content)
+    again = reopen()
+    assert ids(again.list("acme")[0]) == ["a@1"]
+    assert builder.commit(again, "acme", "a", seed=2).version == 3
+
+
+def test_a_record_in_a_foreign_place_is_not_believed(
+    store: LocalStore, builder: Any, reopen: Callable[[], LocalStore], tmp_path: Path
+) -> None:
+    builder.commit(store, "acme", "a")
+    (record,) = (tmp_path / "store" / "names").glob("*/1.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"tenant": "other"}))
+    assert reopen().list("other") == ([], "")
+
+
+def test_damaged_bytes_are_told_and_healed_by_the_same_upload(
+    store: LocalStore, builder: Any, reopen: Callable[[], LocalStore]
+) -> None:
+    version = builder.commit(store, "acme", "a")
+    builder.commit(store, "acme", "b", seed=1)
+    (store.folder(version.digest) / "manifest.json").write_text("{")
+    again = reopen()
+    with pytest.raises(StoreUnavailable, match="upload it again"):
+        again.resolve("acme", "a")
+    assert ids(again.list("acme")[0]) == ["b@1"]
+    assert builder.commit(again, "acme", "a") == version == again.resolve("acme", "a")
+    (again.folder(version.digest) / "adapter_model.safetensors").write_bytes(b"x")
+    assert builder.commit(again, "acme", "a") == version
+    assert load(again.folder(version.digest), version.manifest)
+    (again.folder(version.digest) / "manifest.json").unlink()
+    assert ids(reopen().delete("acme", "b")) == ["b@1"]
+
+
+def test_a_damaged_version_can_be_deleted(
+    store: LocalStore, builder: Any, reopen: Callable[[], LocalStore]
+) -> None:
+    version = builder.commit(store, "acme", "a")
+    (store.folder(version.digest) / "manifest.json").unlink()
+    again = reopen()
+    assert again.delete("acme", "a") == []
+    with pytest.raises(AdapterNotFound):
+        again.resolve("acme", "a")
+    assert again.collect(()) == [version.digest]
+
+
+def test_one_process_per_root(store: LocalStore, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="Another server"):
+        LocalStore(tmp_path / "store")
+    store.close()
+    LocalStore(tmp_path / "store").close()
+
+
+def test_concurrent_commits_get_versions_of_their_own(store: LocalStore, builder: Any) -> None:
+    folders = [builder.folder(seed=seed) for seed in range(24)]
+    manifests = [builder.manifest(folder) for folder in folders]
+
+    def commit(i: int) -> AdapterVersion:
+        return store.commit(builder.stage(store, folders[i]), "acme", "a", manifests[i])
+
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(commit, range(24)))
+    assert sorted(version.version for version in versions) == list(range(1, 25))
+    assert store.list("acme", 1000)[0] == sorted(versions, key=lambda version: version.version)
+
+
+def test_concurrent_uploads_of_the_same_bytes_are_one_version(store: LocalStore, builder: Any) -> None:
+    folder = builder.folder()
+    manifest = builder.manifest(folder)
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [
+            pool.submit(lambda: store.commit(builder.stage(store, folder), "acme", "a", manifest))
+            for _ in range(30)
+        ]
+        versions = {job.result().version for job in jobs}
+    assert versions == {1}
+
+
+def test_commits_deletes_collections_and_reads_at_once(store: LocalStore, builder: Any) -> None:
+    folders = [builder.folder(seed=seed) for seed in range(3)]
+    manifests = [builder.manifest(folder) for folder in folders]
+
+    def churn(i: int) -> None:
+        name = f"n{i % 3}"
+        version = store.commit(builder.stage(store, folders[i % 3]), "acme", name, manifests[i % 3])
+        assert version.digest == manifests[i % 3].digest
+        store.collect(())
+        if i % 2:
+            # Another thread may have been faster.
+            with suppress(AdapterNotFound):
+                store.delete("acme", name)
+        store.list("acme")
+
+    with ThreadPoolExecutor(6) as pool:
+        for job in [pool.submit(churn, i) for i in range(30)]:
+            job.result()
+    for version in store.list("acme")[0]:
+        assert load(store.folder(version.digest), version.manifest)
+
+
+def test_a_thousand_names(store: LocalStore, builder: Any, reopen: Callable[[], LocalStore]) -> None:
+    from adapters.records import Record, record_key
+
+    version = builder.commit(store, "acme", "seed")
+    names = store._names
+    for i in range(1000):
+        record = Record("acme", f"n{i}", 1, version.digest, 0.0)
+        folder = names / record_key("acme", record.name)
+        folder.mkdir()
+        (folder / "1.json").write_text(json.dumps(vars(record)))
+    assert len(reopen().list("acme", 1000)[0]) == 1000

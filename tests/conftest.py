@@ -1,0 +1,9 @@
+"""Fixtures every folder shares: tiny bases and adapters, built once a run."""
+
+import os
+
+# One thread a worker: the suite runs on several processes, and tiny matrices gain nothing from more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,0 +1,123 @@
+"""Ends, failures and faults of single sequences."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from server.engine.build import AdapterReader, build_engine
+from server.engine.config import EngineConfig
+from server.engine.runner import Runner
+from server.model.adapter import AdapterBlob
+from tests.toys import drive, make_adapter, store_adapter
+
+PROMPT = [5, 6, 7, 8]
+
+
+def test_stop_tokens_end_the_answer_and_minimum_length_holds_them_off(zoo: Any) -> None:
+    driven = drive(zoo.base, zoo.store)
+    (free,) = driven.answers(driven.submit(PROMPT, max_new_tokens=20))
+    stop = free[4]
+    first = free.index(stop)
+    stopped = driven.submit(PROMPT, max_new_tokens=20, stop_token_ids=(stop,))
+    held = driven.submit(PROMPT, max_new_tokens=20, stop_token_ids=(stop,), min_new_tokens=20)
+    driven.drain()
+    assert [t.token for t in driven.tokens[stopped]] == free[: first + 1]
+    assert driven.tokens[stopped][-1].finish == "stop"
+    assert len(driven.tokens[held]) == 20
+    assert stop not in [t.token for t in driven.tokens[held]]
+    assert driven.tokens[held][-1].finish == "length"
+
+
+def test_only_the_last_token_finishes_and_only_the_first_says_started(zoo: Any) -> None:
+    driven = drive(zoo.base, zoo.store)
+    asked = driven.submit(PROMPT, max_new_tokens=5)
+    driven.drain()
+    assert [t.finish for t in driven.tokens[asked]] == ["", "", "", "", "length"]
+    assert [t.started is not None for t in driven.tokens[asked]] == [True, False, False, False, False]
+
+
+def test_an_adapter_that_is_not_there_fails_its_own_requests(zoo: Any) -> None:
+    driven = drive(zoo.base, zoo.store)
+    lost, kept = driven.submit(PROMPT, adapter="0" * 64), driven.submit(PROMPT)
+    (answer,) = driven.answers(kept)
+    assert len(answer) == 12
+    assert driven.failures[lost].reason == "adapter"
+    assert driven.tokens[lost] == []
+
+
+def test_an_adapter_whose_bytes_changed_on_disk_is_never_served(zoo: Any, tmp_path: Path) -> None:
+    folder = make_adapter(zoo.base, tmp_path / "adapter", seed=50, r=2)
+    digest = store_adapter(tmp_path / "store", zoo.base, folder, "victim")
+    file = tmp_path / "store" / "blobs" / digest[:2] / digest / "adapter_model.safetensors"
+    file.chmod(0o600)
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    driven = drive(zoo.base, tmp_path / "store")
+    asked = driven.submit(PROMPT, adapter=digest)
+    driven.drain()
+    assert driven.failures[asked].reason == "adapter"
+    assert "changed on disk" in driven.failures[asked].message
+
+
+@pytest.mark.parametrize("poison", [1e25, 3e38])
+def test_a_poisoned_adapter_fails_alone_and_its_neighbours_keep_their_tokens(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch, poison: float
+) -> None:
+    """Finite weights that overflow in the forward pass: beside decodes and prompts, and blocks after them."""
+    read = AdapterReader.__call__
+    target = zoo.digests["rank4"]
+
+    def read_poisoned(self: AdapterReader, digest: str) -> AdapterBlob:
+        blob = read(self, digest)
+        return replace(blob, flat=torch.full_like(blob.flat, poison)) if digest == target else blob
+
+    monkeypatch.setattr(AdapterReader, "__call__", read_poisoned)
+    driven = drive(zoo.base, zoo.store, cache_tokens=640, prefix_cache=False)
+    healthy = ["", zoo.digests["rank8-rs"], zoo.digests["layer1-only"]]
+    clean = driven.answers(*[driven.submit(PROMPT * (i + 1), a) for i, a in enumerate(healthy)])
+    for _ in range(3):
+        victim = driven.submit(PROMPT, target)
+        neighbours = [driven.submit(PROMPT * (i + 1), a, tenant=str(i)) for i, a in enumerate(healthy)]
+        assert driven.answers(*neighbours) == clean
+        assert driven.failures[victim].reason == "numeric"
+        assert driven.tokens[victim] == []
+
+
+def test_weights_that_overflow_the_servers_dtype_are_refused(zoo: Any, tmp_path: Path) -> None:
+    folder = make_adapter(zoo.base, tmp_path / "adapter", seed=52, r=2)
+    file = folder / "adapter_model.safetensors"
+    save_file({k: v * 3e5 if "lora_A" in k else v for k, v in load_file(file).items()}, file)
+    digest = store_adapter(tmp_path / "store", zoo.base, folder, "large")
+    driven = drive(zoo.base, tmp_path / "store", dtype="float16")
+    asked = driven.submit(PROMPT, digest)
+    driven.drain()
+    assert "float16" in driven.failures[asked].message
+
+
+def test_a_step_that_raises_fails_its_sequences_and_the_engine_goes_on(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = drive(zoo.base, zoo.store)
+    (expected,) = driven.answers(driven.submit(PROMPT))
+    asked = driven.submit(PROMPT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "run", lambda self, chosen: 1 / 0)
+        driven.step()
+    assert driven.failures[asked].reason == "internal"
+    assert driven.answers(driven.submit(PROMPT)) == [expected]
+
+
+def test_impossible_configurations_are_refused_with_a_sentence(zoo: Any) -> None:
+    with pytest.raises(ValueError, match="dtype 'float8' is none of"):
+        build_engine(EngineConfig(base=str(zoo.base), dtype="float8"))
+
+
+def test_the_cache_is_sized_from_memory_when_nothing_is_said(zoo: Any) -> None:
+    _, ready = build_engine(EngineConfig(base=str(zoo.base), threads=1, max_running=4))
+    assert ready.num_blocks * ready.block_size == 4 * 256
+    assert ready.max_context == 256

@@ -1,0 +1,261 @@
+"""A front over a scripted engine: real sockets, real tokenizer, real store, no torch."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2 as details_pb
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_status import rpc_status
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from lorikeet.v1 import inference_pb2 as pb
+from lorikeet.v1.adapters_pb2_grpc import AdaptersStub
+from lorikeet.v1.inference_pb2_grpc import InferenceStub
+from server.app import Front
+from server.engine.messages import Failure, Ready, Started, Stats, Submit, Token
+from server.text import Text
+
+T = TypeVar("T")
+PATIENCE = 20.0
+CONTEXT = 64
+VOCAB = 512
+TEMPLATE = (
+    "{% if messages[0].role == 'assistant' %}{{ raise_exception('the user speaks first') }}{% endif %}"
+    "<s>{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": VOCAB,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "hidden_act": "silu",
+    "max_position_embeddings": CONTEXT,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "eos_token_id": 1,
+}
+READY = Ready(
+    block_size=4,
+    num_blocks=100,
+    adapter_slots=8,
+    max_rank=16,
+    max_context=CONTEXT,
+    dtype="float32",
+    device="cpu",
+    load_seconds=0.5,
+)
+STATS = Stats(
+    running=2,
+    waiting=3,
+    blocks_used=25,
+    blocks_total=100,
+    slots_total=8,
+    resident=["d1", "d2"],
+    active=["d1"],
+    awaited=["d3"],
+    steps=7,
+    tokens_computed=70,
+    preemptions=1,
+    prefix_queried_tokens=50,
+    prefix_hit_tokens=20,
+    adapter_loads=4,
+    adapter_load_seconds=0.25,
+    adapter_evictions=2,
+)
+
+
+def make_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the cat sat on the mat, hello world"] * 4, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return tokenizer
+
+
+def make_base(folder: Path, template: str | None = TEMPLATE) -> Path:
+    fast = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), bos_token="<s>", eos_token="</s>")
+    fast.chat_template = template
+    fast.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 5]}))
+    return folder
+
+
+class Loop:
+    """An event loop on a thread, for as long as the tests run."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE)
+
+    def close(self) -> None:
+        self.run(self.loop.shutdown_default_executor())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+Item = list[Token] | Failure | Exception
+Script = Callable[[Submit], Sequence[Item]]
+
+
+class FakeLink:
+    """An engine that says what the test tells it, and then nothing until it is aborted."""
+
+    def __init__(self) -> None:
+        self.ready: Ready | None = None
+        self.stats: Stats | None = None
+        self.script: Script = lambda request: []
+        self.submitted: list[Submit] = []
+        self.aborted: list[int] = []
+        self.loads = True
+        self.fails: Exception | None = None
+        self._ids = count(1)
+        self._changed = threading.Condition()
+
+    def new_id(self) -> int:
+        return next(self._ids)
+
+    async def start(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+        if not self.loads:
+            await asyncio.Event().wait()
+        self.ready, self.stats = READY, STATS
+
+    async def stop(self) -> None:
+        self.ready = None
+
+    async def submit(self, request: Submit) -> AsyncIterator[list[Token] | Failure]:
+        self._note(self.submitted, request)
+        over = False
+        try:
+            for item in self.script(request):
+                if isinstance(item, Exception):
+                    over = True
+                    raise item
+                over = isinstance(item, Failure) or item[-1].finish != ""
+                yield item
+            if not over:
+                await asyncio.Event().wait()
+        finally:
+            if not over:
+                self._note(self.aborted, request.id)
+
+    def wait(self, holds: Callable[[], bool]) -> None:
+        """Until something noted makes it true."""
+        with self._changed:
+            assert self._changed.wait_for(holds, PATIENCE)
+
+    def _note(self, book: list[Any], entry: Any) -> None:
+        with self._changed:
+            book.append(entry)
+            self._changed.notify_all()
+
+
+@dataclass
+class House:
+    """A running front and its clients."""
+
+    front: Front
+    link: FakeLink
+    loop: Loop
+    channel: grpc.Channel
+
+    def __post_init__(self) -> None:
+        self.inference = InferenceStub(self.channel)
+        self.adapters = AdaptersStub(self.channel)
+        self.health = HealthStub(self.channel)
+
+    def generate(self, prompt: str = "hello", timeout: float = PATIENCE, **sampling: Any) -> list[Any]:
+        """All messages of an answer from the base."""
+        request = pb.GenerateRequest(prompt=prompt, sampling=pb.Sampling(**sampling))
+        return list(self.inference.Generate(request, timeout=timeout))
+
+
+Open = Callable[..., House]
+
+
+def script(text: Text, answer: str, size: int = 1, finish: str = "length", **first: Any) -> Script:
+    """The answer's tokens in lists of `size`."""
+    return lambda request: batches(
+        request, text.backend.encode(answer, add_special_tokens=False).ids, size, finish
+    )
+
+
+def batches(request: Submit, ids: Sequence[int], size: int = 1, finish: str = "length") -> list[Item]:
+    tokens = [
+        Token(
+            request.id,
+            token_id,
+            finish if index == len(ids) - 1 else "",
+            Started(3, 0.25, 0.125) if index == 0 else None,
+        )
+        for index, token_id in enumerate(ids)
+    ]
+    return [tokens[at : at + size] for at in range(0, len(tokens), size)]
+
+
+class Refused:
+    """What a failed call told its client."""
+
+    def __init__(self, error: grpc.RpcError) -> None:
+        self.code: grpc.StatusCode = error.code()
+        self.message: str = error.details()
+        self._status = rpc_status.from_call(error)
+
+    def detail(self, kind: type[T]) -> T:
+        assert self._status is not None, f"{self.code} {self.message} has no details"
+        for packed in self._status.details:
+            found: Any = kind()
+            if packed.Unpack(found):
+                return found
+        raise AssertionError(f"no {kind.__name__} in {self._status}")
+
+    @property
+    def reason(self) -> str:
+        info = self.detail(details_pb.ErrorInfo)
+        assert info.domain == "lorikeet"
+        return str(info.reason)
+
+    @property
+    def fields(self) -> list[str]:
+        return [violation.field for violation in self.detail(details_pb.BadRequest).field_violations]
+
+    @property
+    def retries(self) -> bool:
+        return self.detail(details_pb.RetryInfo).retry_delay.seconds > 0
+
+
+def refused(call: Callable[[], Any]) -> Refused:
+    """The refusal of a call that must fail."""
+    with pytest.raises(grpc.RpcError) as caught:
+        answer = call()
+        list(answer) if hasattr(answer, "__next__") else None
+    return Refused(caught.value)

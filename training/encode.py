@@ -1,0 +1,162 @@
+"""Rows to token ids and labels, rendered by the base's own chat template.
+
+A chat, and what its loss covers:
+
+    <bos> user-turn  assistant-prefix | the assistant's words  end-of-turn |
+    -100  -100 ...   -100             | their ids                          |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import TemplateError
+
+from training.config import DataConfig
+from training.data import Row
+from training.errors import InvalidConfig, InvalidData
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row as the model sees it; `labels` is `input_ids` with IGNORED wherever there is no loss."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+    @property
+    def num_loss_tokens(self) -> int:
+        return sum(label != IGNORED for label in self.labels)
+
+
+def resolve_format(tokenizer: PreTrainedTokenizerBase, wanted: str) -> str:
+    """`chat` or `plain`, where the config may say `auto`. Raises `InvalidConfig` without a template."""
+    has_template = bool(tokenizer.chat_template)
+    if wanted == "chat" and not has_template:
+        raise InvalidConfig(
+            ["data.format is chat, but the base has no chat template: use plain or another base"]
+        )
+    return wanted if wanted != "auto" else "chat" if has_template else "plain"
+
+
+def encode_rows(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, data: DataConfig, path: Path
+) -> list[Example]:
+    """One example per row that fits. Raises `InvalidData` naming every line that cannot be trained on."""
+    chat = resolve_format(tokenizer, data.format) == "chat"
+    examples: list[Example] = []
+    problems: list[str] = []
+    for row in rows:
+        try:
+            example = _closed(_chat(row, tokenizer) if chat else _plain(row, tokenizer), tokenizer)
+            problem = _too_long(example, data.max_length)
+            if problem and data.too_long == "error":
+                raise ValueError(problem)
+            examples += [] if problem else [example]
+        except (ValueError, TemplateError) as error:
+            problems.append(f"line {row.line}: {error}")
+    if not examples and not problems:
+        problems.append(f"every row is longer than data.max_length = {data.max_length}: raise it")
+    if problems:
+        raise InvalidData(path, problems)
+    return examples
+
+
+def prompt_text(row: Row, tokenizer: PreTrainedTokenizerBase, wanted: str) -> str:
+    """What a server feeds the model for `row`, special tokens written out."""
+    if resolve_format(tokenizer, wanted) == "chat":
+        return _rendered(tokenizer, row.prompt, add_generation_prompt=True)
+    return str(tokenizer.decode(_opening(tokenizer, row.prompt[0]["content"])))
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: bool) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+
+
+def _chat(row: Row, tokenizer: PreTrainedTokenizerBase) -> Example:
+    messages = list(row.messages)
+    if "{% generation" in _template(tokenizer) or "{%- generation" in _template(tokenizer):
+        out = tokenizer.apply_chat_template(
+            messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        return _masked(out["input_ids"], out["assistant_masks"])
+    text = _rendered(tokenizer, messages)
+    out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    spans = list(_spans(row, text, tokenizer))
+    # A token that reaches into a span carries some of its characters, so it counts as part of it.
+    inside = [any(a < end and start < b for start, end in spans) for a, b in out["offset_mapping"]]
+    return _masked(out["input_ids"], inside)
+
+
+def _template(tokenizer: PreTrainedTokenizerBase) -> str:
+    template = tokenizer.get_chat_template()
+    return template if isinstance(template, str) else ""
+
+
+def _spans(row: Row, text: str, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, int]]:
+    """Where each assistant turn stands in `text`: from the end of its opening to the end of its turn."""
+    for index, message in enumerate(row.messages):
+        if message["role"] == "assistant":
+            before = _rendered(tokenizer, list(row.messages[:index]), add_generation_prompt=True)
+            through = _rendered(tokenizer, list(row.messages[: index + 1]))
+            if not (text.startswith(before) and text.startswith(through)):
+                raise ValueError(
+                    "the base's chat template rewrites earlier turns: end the row at its first assistant "
+                    "turn, or mark assistant turns in the template with {% generation %}"
+                )
+            yield len(before), len(through)
+
+
+def _plain(row: Row, tokenizer: PreTrainedTokenizerBase) -> Example:
+    if not row.plain:
+        raise ValueError("a messages row needs a base with a chat template: use prompt and completion")
+    prompt = _opening(tokenizer, row.prompt[0]["content"])
+    answer = tokenizer(row.completion, add_special_tokens=False)["input_ids"]
+    return Example(prompt + answer, [IGNORED] * len(prompt) + answer)
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """The prompt's ids with whatever the tokenizer puts in front, but without an end."""
+    ids: list[int] = tokenizer(prompt)["input_ids"]
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def _masked(ids: list[int], keep: Sequence[int | bool]) -> Example:
+    return Example(list(ids), [token if kept else IGNORED for token, kept in zip(ids, keep, strict=True)])
+
+
+def _closed(example: Example, tokenizer: PreTrainedTokenizerBase) -> Example:
+    """`example` with the token that ends each turn inside the loss: without it a model never stops."""
+    if example.num_loss_tokens == 0:
+        raise ValueError("no token of this row is trained on: the template leaves the assistant's turn out")
+    special = _special_ids(tokenizer)
+    ids, labels = list(example.input_ids), list(example.labels)
+    for index in range(1, len(ids)):
+        ends_turn = labels[index - 1] != IGNORED and labels[index - 1] not in special
+        if ends_turn and labels[index] == IGNORED and ids[index] in special:
+            labels[index] = ids[index]
+    # Some templates close a turn with a special token and a line break.
+    if not any(label in special for label in labels[-2:]) and tokenizer.eos_token_id is not None:
+        return Example([*ids, tokenizer.eos_token_id], [*labels, tokenizer.eos_token_id])
+    return Example(ids, labels)
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def _too_long(example: Example, max_length: int) -> str | None:
+    if len(example.input_ids) <= max_length:
+        return None
+    prompt = next(i for i, label in enumerate(example.labels) if label != IGNORED)
+    what = f"its prompt alone is {prompt}" if prompt >= max_length else f"it is {len(example.input_ids)}"
+    return f"{what} tokens long and data.max_length is {max_length}: shorten it, raise that or set too_long"
