@@ -19,6 +19,7 @@ _MAX_PROGRAM_BYTES = 1024 * 1024
 _FOREIGN = re.compile(
     r"\(\?(?!:)|\\[^\x20-\x2f\x3a-\x40\x5b-\x60\x7b-\x7edDwWsSbB]|\[[:\[]|\{,|[^\x20-\x7e]|\\$", re.ASCII
 )
+_PLAIN = re.compile(r"[\w.]*\Z", re.ASCII)
 
 Matcher = Callable[[str], bool]
 # Whether the pattern matched at all, and the layer number it found.
@@ -31,14 +32,16 @@ class BadPattern(ValueError):
 
 def full_matcher(pattern: str) -> Matcher:
     """A function that tells whether a whole string matches; raises BadPattern."""
-    compiled = _compile(_check(pattern))
+    compiled = _compile(_check(pattern), captures=False)
     return lambda text: compiled.fullmatch(text) is not None
 
 
 def suffix_matcher(pattern: str) -> Matcher:
     """PEFT's rule for rank_pattern and alpha_pattern: the pattern covers the end of a dotted name."""
-    compiled = _compile(rf"(.*\.)?({_check(pattern)})$")
-    return lambda text: compiled.match(text) is not None
+    compiled = _compile(rf"(.*\.)?({_check(pattern)})$", captures=False)
+    # EVA writes one full name per linear; most names end differently, which is cheaper to see first.
+    ending = pattern.rpartition(".")[2] if _PLAIN.match(pattern) else ""
+    return lambda text: text.endswith(ending) and compiled.match(text) is not None
 
 
 def index_finder(pattern: str) -> IndexFinder:
@@ -74,10 +77,12 @@ def _check(pattern: str) -> str:
     return pattern
 
 
-def _compile(pattern: str) -> Any:
+def _compile(pattern: str, captures: bool = True) -> Any:
     options = re2.Options()
     options.max_mem = _MAX_PROGRAM_BYTES
     options.log_errors = False
+    # Without groups to fill, RE2 runs its fastest automaton.
+    options.never_capture = not captures
     try:
         return re2.compile(pattern, options)
     except re2.error as error:

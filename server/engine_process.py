@@ -65,7 +65,11 @@ class EngineProcess:
 
     async def start(self) -> None:
         """Returns when the base is loaded; raises EngineFailed."""
-        await self._start_process()
+        try:
+            await self._start_process()
+        except EngineFailed:
+            await self._clean_up()
+            raise
         self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -74,12 +78,15 @@ class EngineProcess:
         await asyncio.gather(self._watcher, return_exceptions=True)
         if self._ready is not None:
             await self._send(Stop())
+        self._lose_streams("the server stopped")
+        await self._clean_up()
+
+    async def _clean_up(self) -> None:
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+            await asyncio.wait_for(asyncio.shield(self._death), STOP_SECONDS)
         except TimeoutError:
             self._process.kill()
-            await self._process.wait()
-        self._lose_streams("the server stopped")
+            await self._death
         self._close_sockets()
         self._context.term()
         self._folder.cleanup()

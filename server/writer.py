@@ -17,11 +17,17 @@ class Writer:
         self._patience = patience
         # A call takes one write at a time.
         self._lock = asyncio.Lock()
+        self._began = False
 
     async def write(self, message: pb.GenerateResponse) -> None:
         """Raises SlowReader if the reader leaves no room for too long; nobody else waits meanwhile."""
         try:
             async with asyncio.timeout(self._patience), self._lock:
+                if not self._began:
+                    # By itself: headers still under way with a stalled first message would keep
+                    # grpc from telling the reader that it was cut.
+                    self._began = True
+                    await self._context.send_initial_metadata(())
                 await self._context.write(message)
         except TimeoutError as error:
             raise SlowReader(f"The reader took no message for {self._patience:g} seconds.") from error

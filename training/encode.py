@@ -140,13 +140,17 @@ def _closed(example: Example, tokenizer: PreTrainedTokenizerBase) -> Example:
     special = _special_ids(tokenizer)
     ids, labels = list(example.input_ids), list(example.labels)
     for index in range(1, len(ids)):
-        ends_turn = labels[index - 1] != IGNORED and labels[index - 1] not in special
-        if ends_turn and labels[index] == IGNORED and ids[index] in special:
+        turn_stopped = labels[index] == IGNORED != labels[index - 1]
+        if turn_stopped and ids[index] in special and not _ends(labels[:index], special):
             labels[index] = ids[index]
-    # Some templates close a turn with a special token and a line break.
-    if not any(label in special for label in labels[-2:]) and tokenizer.eos_token_id is not None:
+    if not _ends(labels, special) and tokenizer.eos_token_id is not None:
         return Example([*ids, tokenizer.eos_token_id], [*labels, tokenizer.eos_token_id])
     return Example(ids, labels)
+
+
+def _ends(labels: list[int], special: set[int]) -> bool:
+    """Whether a turn is closed; some templates put a line break after the token that closes it."""
+    return any(label in special for label in labels[-2:])
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

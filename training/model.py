@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +63,15 @@ def adapt(model: Model, config: TrainConfig) -> PeftModel:
 
     The seed must be set before, as A is drawn here. Raises `InvalidConfig` for targets the base lacks.
     """
-    if config.quantization == "nf4":
-        model = prepare_model_for_kbit_training(
-            model,
-            use_gradient_checkpointing=config.gradient_checkpointing,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-        )
-    elif config.gradient_checkpointing:
-        # Without this the first checkpointed block sees inputs that need no gradient, and B stays zero.
-        model.enable_input_require_grads()
-    lora = lora_config(model, config.lora)
     _check_layers(model, config.lora)
-    adapted = get_peft_model(model, lora)
+    with _renamed_checkpointing():
+        if config.quantization == "nf4":
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # Without this the first checkpointed block sees inputs that need no gradient, and B stays zero.
+            model.enable_input_require_grads()
+        adapted = get_peft_model(model, lora_config(model, config.lora))
     adapted.config.use_cache = False
     return adapted
 
@@ -126,4 +126,15 @@ def _check_layers(model: Model, lora: LoraSection) -> None:
 
 def load_adapted(base: str, adapter: Path, dtype: str = "auto", quantization: str = "none") -> PeftModel:
     """The base under a saved adapter, in eval mode."""
-    return PeftModel.from_pretrained(load_base(base, dtype, quantization), str(adapter)).eval()
+    with _renamed_checkpointing():
+        return PeftModel.from_pretrained(load_base(base, dtype, quantization), str(adapter)).eval()
+
+
+@contextmanager
+def _renamed_checkpointing() -> Iterator[None]:
+    """Hushes one warning: transformers 5.23 renamed what PEFT still asks for by its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*gradient_checkpointing.*deprecated", category=FutureWarning
+        )
+        yield

@@ -122,8 +122,6 @@ def _arguments(config: TrainConfig, folder: Path, evaluates: bool) -> TrainingAr
         per_device_train_batch_size=optim.batch_size,
         per_device_eval_batch_size=optim.batch_size,
         gradient_accumulation_steps=optim.accumulation,
-        gradient_checkpointing=config.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
         learning_rate=optim.learning_rate,
         lr_scheduler_type="constant_with_warmup" if optim.schedule == "constant" else optim.schedule,
         warmup_steps=optim.warmup_steps,

@@ -100,7 +100,8 @@ def main() -> int:
 
 def _die_with_parent() -> None:
     """The parent holds the other end of standard input: its end is ours."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1):
+        pass
     os._exit(1)
 
 

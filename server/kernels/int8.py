@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import bitsandbytes.functional as bnb
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,6 +30,8 @@ class Int8Weight:
 
 def quantize(weight: Tensor) -> Int8Weight:
     """weight [out, in] -> int8; bitsandbytes rounds from float16."""
+    import bitsandbytes.functional as bnb
+
     codes, absmax, _ = bnb.int8_vectorwise_quant(weight.to(torch.float16).contiguous())
     return Int8Weight(codes, absmax.float().view(-1))
 

@@ -1,8 +1,11 @@
-"""Linears over NF4 weights: bitsandbytes' bytes, multiplied by plain torch."""
+"""Linears over NF4 weights: bitsandbytes' bytes, multiplied by plain torch.
+
+bitsandbytes is imported where a weight is made: it takes seconds, which an unquantized base need not wait for.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
-import bitsandbytes.functional as bnb
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,14 +43,18 @@ class Nf4Weight:
 
 def quantize(weight: Tensor, double_quant: bool) -> Nf4Weight:
     """weight [out, in] -> NF4. With double_quant the scales lose what 8 bits cannot hold, as in QLoRA."""
+    import bitsandbytes.functional as bnb
+
     packed, state = bnb.quantize_4bit(
         weight.contiguous(), blocksize=BLOCK, compress_statistics=double_quant, quant_type="nf4"
     )
     return from_state(packed, state, weight.shape[0])
 
 
-def from_state(packed: Tensor, state: bnb.QuantState, rows: int) -> Nf4Weight:
-    """From what bitsandbytes holds; nested scales are resolved to float32 once."""
+def from_state(packed: Tensor, state: Any, rows: int) -> Nf4Weight:
+    """From what bitsandbytes holds, a QuantState; nested scales are resolved to float32 once."""
+    import bitsandbytes.functional as bnb
+
     absmax = state.absmax
     if state.nested:
         absmax = bnb.dequantize_blockwise(absmax, state.state2) + state.offset

@@ -82,6 +82,8 @@ def find_folder(base: str) -> Path:
     """The base's folder; a hub id is downloaded (configuration, tokenizer and safetensors only)."""
     if Path(base).is_dir():
         return Path(base)
+    if base.startswith((".", "/", "~")) or base.count("/") != 1:
+        raise UnsupportedModel(f"{base} is neither a folder nor a hub id such as Qwen/Qwen2.5-7B-Instruct")
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     return Path(snapshot_download(base, allow_patterns=patterns))
 

@@ -2,7 +2,6 @@
 
 from typing import Protocol
 
-import bitsandbytes.functional as bnb
 import torch
 from torch import Tensor
 
@@ -25,6 +24,8 @@ def is_prequantized(checkpoint: Tensors, name: str) -> bool:
 
 def read_nf4(checkpoint: Tensors, name: str, device: torch.device) -> nf4.Nf4Weight:
     """The weight `name` as saved, byte for byte; nested scales are resolved to float32."""
+    import bitsandbytes.functional as bnb
+
     held = {part: checkpoint[f"{name}.{part}"] for part in PARTS if f"{name}.{part}" in checkpoint}
     state = bnb.QuantState.from_dict(held, device=device)
     rows, width = state.shape

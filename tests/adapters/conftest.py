@@ -138,6 +138,18 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
     store.close()
 
 
+@pytest.fixture
+def reopen(store: LocalStore, tmp_path: Path) -> Callable[[], LocalStore]:
+    stores = [store]
+
+    def again() -> LocalStore:
+        stores[-1].close()
+        stores.append(LocalStore(tmp_path / "store"))
+        return stores[-1]
+
+    return again
+
+
 @pytest.fixture(scope="session")
 def make_raw() -> Callable[..., bytes]:
     return raw_file

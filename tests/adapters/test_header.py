@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import InvalidAdapter
@@ -163,7 +163,7 @@ def test_a_sparse_giant_is_refused_without_reading_it(tmp_path: Path, make_raw: 
         read_header(path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))
 def test_flipped_bytes_never_escape(make_raw: Raw, flips: list[tuple[int, int]]) -> None:
     raw = bytearray(make_raw({"__metadata__": {"f": "pt"}, "a": entry(0, 8), "b": entry(8, 16)}, bytes(16)))
@@ -186,7 +186,7 @@ _ENTRY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     header=st.dictionaries(st.sampled_from(["a", "b", "__metadata__", ""]), _ENTRY | _JSON),
     size=st.integers(0, 80),
@@ -195,7 +195,7 @@ def test_odd_headers_never_escape(make_raw: Raw, header: dict[str, Any], size: i
     try_parse(make_raw(header, bytes(size)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=st.binary(max_size=200))
 def test_random_bytes_never_escape(make_raw: Raw, raw: bytes) -> None:
     try_parse(raw)

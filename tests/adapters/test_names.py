@@ -27,7 +27,7 @@ def test_good_names(name: str) -> None:
         "-a",
         "a-",
         ".a",
-        "é",
+        "\u00e9",
         "a" * 129,
         "a@1",
     ],

@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.patterns import (
@@ -58,7 +58,7 @@ PATTERNS = st.lists(st.sampled_from(ATOMS), max_size=6).map("".join)
 
 
 @pytest.mark.filterwarnings("ignore:Possible:FutureWarning")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(pattern=PATTERNS)
 def test_what_is_taken_matches_as_in_python(pattern: str) -> None:
     try:
@@ -93,7 +93,7 @@ def test_the_first_number_is_the_layer() -> None:
         "a++",
         r"\Qa",
         r"\pL",
-        "é",
+        "\u00e9",
         "a\n",
     ]
     + [

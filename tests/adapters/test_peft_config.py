@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters import BaseShapes, InvalidAdapter
@@ -172,7 +172,7 @@ _JSON = st.recursive(
 _KEYS = st.sampled_from(sorted(_USED | set(INERT_KEYS))) | st.text(max_size=6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changes=st.dictionaries(_KEYS, _JSON, max_size=3))
 def test_odd_configs_never_escape(base: BaseShapes, changes: dict[str, Any]) -> None:
     config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]} | changes
@@ -180,7 +180,7 @@ def test_odd_configs_never_escape(base: BaseShapes, changes: dict[str, Any]) -> 
         find_targets(parse(config), base.linears)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=st.binary(max_size=100))
 def test_random_bytes_never_escape(raw: bytes) -> None:
     with pytest.raises(InvalidAdapter):

@@ -21,18 +21,6 @@ from adapters import (
 from adapters.normal import load
 
 
-@pytest.fixture
-def reopen(store: LocalStore, tmp_path: Path) -> Callable[[], LocalStore]:
-    stores = [store]
-
-    def again() -> LocalStore:
-        stores[-1].close()
-        stores.append(LocalStore(tmp_path / "store"))
-        return stores[-1]
-
-    return again
-
-
 def ids(versions: list[AdapterVersion]) -> list[str]:
     return [f"{version.name}@{version.version}" for version in versions]
 
@@ -105,7 +93,7 @@ def test_pages(store: LocalStore, builder: Any) -> None:
         assert ids(found) == everything
 
 
-@pytest.mark.parametrize("token", ["x", "!!", "YQ=", "é", "\ud800", "QQ==", "Li4v"])
+@pytest.mark.parametrize("token", ["x", "!!", "YQ=", "\u00e9", "\ud800", "QQ==", "Li4v"])
 def test_foreign_page_tokens(store: LocalStore, token: str) -> None:
     with pytest.raises(InvalidName, match="page token"):
         store.list("acme", page_token=token)
@@ -160,58 +148,6 @@ def test_a_start_sweeps_what_was_half_done(
     assert ids(again.list("acme")[0]) == ["a@1"]
     assert os.listdir(root / "staging") == os.listdir(root / "trash") == []
     assert os.listdir(record.parent) == ["1.json"]
-
-
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"tenant": "acme"}', "null"])
-def test_a_damaged_record_hides_one_version_only(
-    store: LocalStore, builder: Any, reopen: Callable[[], LocalStore], tmp_path: Path, content: str
-) -> None:
-    for seed in range(2):
-        builder.commit(store, "acme", "a", seed=seed)
-    (record,) = (tmp_path / "store" / "names").glob("*/2.json")
-    record.write_text(content)
-    again = reopen()
-    assert ids(again.list("acme")[0]) == ["a@1"]
-    assert builder.commit(again, "acme", "a", seed=2).version == 3
-
-
-def test_a_record_in_a_foreign_place_is_not_believed(
-    store: LocalStore, builder: Any, reopen: Callable[[], LocalStore], tmp_path: Path
-) -> None:
-    builder.commit(store, "acme", "a")
-    (record,) = (tmp_path / "store" / "names").glob("*/1.json")
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"tenant": "other"}))
-    assert reopen().list("other") == ([], "")
-
-
-def test_damaged_bytes_are_told_and_healed_by_the_same_upload(
-    store: LocalStore, builder: Any, reopen: Callable[[], LocalStore]
-) -> None:
-    version = builder.commit(store, "acme", "a")
-    builder.commit(store, "acme", "b", seed=1)
-    (store.folder(version.digest) / "manifest.json").write_text("{")
-    again = reopen()
-    with pytest.raises(StoreUnavailable, match="upload it again"):
-        again.resolve("acme", "a")
-    assert ids(again.list("acme")[0]) == ["b@1"]
-    assert builder.commit(again, "acme", "a") == version == again.resolve("acme", "a")
-    (again.folder(version.digest) / "adapter_model.safetensors").write_bytes(b"x")
-    assert builder.commit(again, "acme", "a") == version
-    assert load(again.folder(version.digest), version.manifest)
-    (again.folder(version.digest) / "manifest.json").unlink()
-    assert ids(reopen().delete("acme", "b")) == ["b@1"]
-
-
-def test_a_damaged_version_can_be_deleted(
-    store: LocalStore, builder: Any, reopen: Callable[[], LocalStore]
-) -> None:
-    version = builder.commit(store, "acme", "a")
-    (store.folder(version.digest) / "manifest.json").unlink()
-    again = reopen()
-    assert again.delete("acme", "a") == []
-    with pytest.raises(AdapterNotFound):
-        again.resolve("acme", "a")
-    assert again.collect(()) == [version.digest]
 
 
 def test_one_process_per_root(store: LocalStore, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def ours(config: dict[str, Any], base: BaseShapes) -> dict[str, Target]:
     return find_targets(parse_config(raw, 64), base.linears)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(config=configs)
 def test_the_rules_are_pefts_rules(base: BaseShapes, config: dict[str, Any]) -> None:
     from peft import LoraConfig

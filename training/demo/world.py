@@ -62,7 +62,9 @@ def _routing(rng: Random) -> Document:
 
 
 def _page(rng: Random) -> Document:
-    return Document(text=" ".join(fill(rng.choice(PAGES), rng) for _ in range(2)))
+    """Two lines about the same things: what was named once is named again, which teaches to copy."""
+    picked: dict[str, str] = {}
+    return Document(text=" ".join(fill(rng.choice(PAGES), rng, picked) for _ in range(2)))
 
 
 def _contract(rng: Random) -> Document:

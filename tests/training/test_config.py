@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.config import DataConfig, LoraSection, OptimConfig, TrainConfig
+from training.configfile import check_config, dump_config, option_help, parse_config, read_config
+from training.errors import InvalidConfig
+
+GOOD: dict[str, Any] = {"base": "some/base", "output": "out", "data": {"train": "rows.jsonl"}}
+
+
+def test_reads_sections_and_resolves_paths_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'base = "base"\noutput = "out"\nseed = 3\n[data]\ntrain = "rows.jsonl"\n'
+        '[lora]\nrank = 8\nalpha = 16\ntargets = "all-linear"\n[lora.rank_pattern]\nq_proj = 4\n'
+    )
+    config = read_config(path)
+    assert config.base == str(tmp_path / "base")
+    assert (config.output, config.data.train) == (tmp_path / "out", tmp_path / "rows.jsonl")
+    assert config.lora == LoraSection(rank=8, alpha=16.0, rank_pattern={"q_proj": 4})
+    assert config.seed == 3
+
+
+def test_a_hub_id_stays_as_it_is() -> None:
+    assert parse_config(GOOD).base == "some/base"
+
+
+def test_unknown_keys_are_named_with_close_matches() -> None:
+    table = GOOD | {"lora": {"rnk": 8}, "sed": 1, "learning_rate": 1.0, "zebra": 1}
+    with pytest.raises(InvalidConfig) as caught:
+        parse_config(table)
+    text = str(caught.value)
+    assert "lora.rnk is not an option: did you mean lora.rank" in text
+    assert "sed is not an option: did you mean seed" in text
+    assert "learning_rate is not an option: did you mean optim.learning_rate?" in text
+    assert len(caught.value.problems) == 4
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"seed": "1"}, "seed must be a whole number"),
+        ({"seed": True}, "seed must be a whole number"),
+        ({"overwrite": 1}, "overwrite must be true or false"),
+        ({"lora": 3}, "lora is a section"),
+        ({"lora": {"targets": [1]}}, "lora.targets must be a list"),
+        ({"lora": {"layers_to_transform": []}}, "lora.layers_to_transform must be a list"),
+        ({"lora": {"rank_pattern": 3}}, "lora.rank_pattern must be a table"),
+        ({"lora": {"rank": 0}}, "lora.rank must be at least 1"),
+        ({"lora": {"dropout": 1.0}}, "shares below 1"),
+        ({"optim": {"learning_rate": float("nan")}}, "optim.learning_rate must be at least 0"),
+        ({"quantization": "int3"}, "quantization must be none or nf4"),
+        ({"optim": {"patience": 2}}, "optim.patience needs held-out rows"),
+        ({"optim": {"epochs": 0}}, "optim.epochs must be more than 0"),
+        ({"data": {"train": "a", "eval": "b", "eval_fraction": 0.1}}, "exclude each other"),
+    ],
+)
+def test_mistakes_are_told_apart(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidConfig, match=message):
+        parse_config(GOOD | table)
+
+
+def test_required_fields_are_all_named_at_once() -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        check_config(TrainConfig())
+    assert len(caught.value.problems) == 3
+
+
+def test_no_file_and_no_toml(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="cannot be read"):
+        read_config(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("base = ")
+    with pytest.raises(InvalidConfig, match="is not TOML"):
+        read_config(tmp_path / "bad.toml")
+
+
+def test_a_dumped_config_reads_back(tmp_path: Path) -> None:
+    config = TrainConfig(
+        base="some/base",
+        output=tmp_path / "out",
+        data=DataConfig(train=tmp_path / "rows.jsonl", eval_fraction=0.5),
+        lora=LoraSection(
+            rank_pattern={r"layers\.0\.q": 2}, alpha_pattern={"q": 1.5}, layers_to_transform=(0, 1)
+        ),
+        optim=OptimConfig(max_steps=5, patience=2, learning_rate=1e-05),
+        quantization="nf4",
+        gradient_checkpointing=True,
+    )
+    (tmp_path / "run.toml").write_text(dump_config(config))
+    assert read_config(tmp_path / "run.toml") == config
+
+
+def test_every_option_has_help_text() -> None:
+    assert all(option_help().values())
+    sections = [item for item in fields(TrainConfig) if is_dataclass(getattr(TrainConfig(), item.name))]
+    assert {"data.train", "lora.rank", "optim.patience", "seed"} <= set(option_help())
+    assert all(section.metadata["help"] for section in sections)
