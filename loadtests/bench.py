@@ -110,7 +110,7 @@ def run(base: Path, root: Path) -> int:
     torch.set_num_threads(os.cpu_count() or 1)
     folders = make_adapters(base, root)
     vocab = int(AutoModelForCausalLM.from_pretrained(base).config.vocab_size)
-    with asyncio.Runner() as runner, Served(runner, base, root / "store", folders) as served:
+    with asyncio.Runner() as runner, Served(runner, base, root, folders) as served:
         engine = InProcess(base, root / "store", served.digests)
         peer = PeftPeer(base, folders)
         speed = measure(

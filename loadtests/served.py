@@ -1,9 +1,6 @@
 """A real server process with adapters uploaded, asked through the public contract."""
 
 import asyncio
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,39 +8,33 @@ from types import TracebackType
 import grpc
 
 from lorikeet import Client
+from lorikeet.local import serving
 from lorikeet.v1 import inference_pb2
 from lorikeet.v1.inference_pb2_grpc import InferenceStub
 
-READY_SECONDS = 120.0
-
 
 class Served:
-    """`with Served(...)`: starts `lorikeet serve`, uploads the adapters, stops it at the end."""
+    """`with Served(...)`: a server with the adapters uploaded."""
 
-    def __init__(self, runner: asyncio.Runner, base: Path, store: Path, adapters: Sequence[Path]) -> None:
+    def __init__(self, runner: asyncio.Runner, base: Path, folder: Path, adapters: Sequence[Path]) -> None:
         self._runner = runner
-        self._arguments = ["--base", str(base), "--adapter-store", str(store), "--metrics-port", "-1"]
+        self._serving = serving(base, folder)
         self._adapters = adapters
         self.digests: list[str] = []
 
     def __enter__(self) -> "Served":
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._target = f"127.0.0.1:{free.getsockname()[1]}"
-        port = self._target.rpartition(":")[2]
-        command = [sys.executable, "-m", "lorikeet.cli", "serve", "--port", port, *self._arguments]
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        with Client(self._target) as client:
-            client.wait_ready(READY_SECONDS)
-            for index, folder in enumerate(self._adapters):
-                self.digests.append(client.adapters.upload(folder, f"bench-{index}").digest)
+        server = self._serving.__enter__()
+        self._target = server.target
+        with Client(server.target) as client:
+            server.wait_ready(client)
+            for index, adapter in enumerate(self._adapters):
+                self.digests.append(client.adapters.upload(adapter, f"bench-{index}").digest)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.terminate()
-        self._process.wait()
+        self._serving.__exit__(kind, error, trace)
 
     def answer(
         self, prompts: Sequence[list[int]], adapters: Sequence[int], num_tokens: int

@@ -61,24 +61,31 @@ class Detokenizer:
 
     def _decode(self, token_id: int) -> str:
         self._pending.append(token_id)
-        text: str | None = self._stream.step(self._tokenizer, token_id)
+        try:
+            text: str | None = self._stream.step(self._tokenizer, token_id)
+        except Exception:  # noqa: BLE001
+            # The stream, which has no error of its own, gives up where a byte makes a decoder read the
+            # bytes before it anew. Their text is out; the rest follows as it stands.
+            return self._restart()
         if text is not None:
             self._whole, self._pending = self._pending, []
             return text
-        if len(self._pending) < MAX_PENDING:
-            return ""
-        flushed = self._flush()
+        return "" if len(self._pending) < MAX_PENDING else self._restart()
+
+    def _restart(self) -> str:
+        text = self._flush()
         self._stream = DecodeStream(ids=self._whole, skip_special_tokens=False)
-        return flushed
+        return text
 
     def _flush(self) -> str:
         """The pending tokens' text as it stands."""
         if not self._pending:
             return ""
-        before = self._tokenizer.decode(self._whole, skip_special_tokens=False)
+        before: str = self._tokenizer.decode(self._whole, skip_special_tokens=False)
         both: str = self._tokenizer.decode([*self._whole, *self._pending], skip_special_tokens=False)
+        alone: str = self._tokenizer.decode(self._pending, skip_special_tokens=False)
         self._pending = []
-        return both[len(before) :]
+        return both[len(before) :] if both.startswith(before) else alone
 
     def _release(self, text: str) -> str:
         held = self._held + text

@@ -5,20 +5,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lorikeet.cli.burst import MAX_BASE_ACCURACY, MIN_SKILL_ACCURACY, Question, Score, Skill, ask_all
-from lorikeet.cli.demo_server import Serving, serving
 from lorikeet.cli.guard import require
 from lorikeet.cli.show import print_table
-
-if TYPE_CHECKING:
-    from lorikeet.client import Client
+from lorikeet.local import Serving, serving
 
 SUMMARY = "train three small skills, serve them in one batch and check their answers"
 
 _EXAMPLES = 3
-_START_SECONDS = 300.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="held-out prompts per skill (default: %(default)s)",
     )
+    parser.add_argument("--build-only", action="store_true", help="build base and skills, serve nothing")
     parser.add_argument("--keep", action="store_true", help="keep serving afterwards, until Ctrl-C")
     parser.add_argument("serve_flags", nargs="*", metavar="-- FLAGS", help="more flags for `lorikeet serve`")
 
@@ -45,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     """0 if every skill answers well and the base alone does not."""
     require("server", "adapters", "training")
     base, skills = _build(args.root, args.prompts)
+    if args.build_only:
+        return 0
     with serving(base, args.root, args.serve_flags) as server:
         scores = _ask(server, skills)
         _print_scores(scores)
@@ -84,22 +82,9 @@ def _ask(server: Serving, skills: Sequence[Skill]) -> list[Score]:
     from lorikeet.client import Client
 
     with Client(server.target) as client:
-        _wait_ready(client, server)
+        server.wait_ready(client)
         stored = [client.adapters.upload(skill.folder, skill.name) for skill in skills]
         return ask_all(client, skills, [version.id for version in stored])
-
-
-def _wait_ready(client: "Client", server: Serving) -> None:
-    from lorikeet.errors import DeadlineExceeded
-
-    for _ in range(int(_START_SECONDS)):
-        server.require_alive()
-        try:
-            client.wait_ready(timeout=1.0)
-            return
-        except DeadlineExceeded:
-            continue
-    client.wait_ready(timeout=1.0)
 
 
 def _print_scores(scores: Sequence[Score]) -> None:

@@ -1,6 +1,6 @@
 """Linears over NF4 weights: bitsandbytes' bytes, multiplied by plain torch.
 
-bitsandbytes is imported where a weight is made: it takes seconds, which an unquantized base need not wait for.
+bitsandbytes is imported where a weight is made: an unquantized base need not wait the seconds it takes.
 """
 
 from dataclasses import dataclass

@@ -12,8 +12,7 @@ import pytest
 
 from lorikeet.cli import demo
 from lorikeet.cli.burst import Question, Reply, Score, Skill, ask_all
-from lorikeet.cli.command import CommandError
-from lorikeet.cli.demo_server import serving
+from lorikeet.local import ServerEnded, serving
 
 
 def score(adapter, base, count=10):
@@ -89,7 +88,9 @@ def staged(server, monkeypatch, adapter_folder):
     def serve(base, root, flags):
         asked.flags = flags
         process = SimpleNamespace(wait=lambda: setattr(asked, "waited", True))
-        yield SimpleNamespace(target=server.target, require_alive=lambda: None, process=process)
+        yield SimpleNamespace(
+            target=server.target, require_alive=lambda: None, wait_ready=lambda client: None, process=process
+        )
 
     monkeypatch.setattr(demo, "_build", build)
     monkeypatch.setattr(demo, "serving", serve)
@@ -127,7 +128,7 @@ def test_keep_goes_on_serving_and_flags_are_passed_on(run, staged, server):
 def test_a_server_that_dies_at_once_shows_the_end_of_its_log(tmp_path):
     with serving(tmp_path / "base", tmp_path, ["--no-such-flag"]) as server:
         assert server.process.wait(60) == 2
-        with pytest.raises(CommandError, match="(?s)exit code 2.*unrecognized arguments: --no-such-flag"):
+        with pytest.raises(ServerEnded, match="(?s)exit code 2.*unrecognized arguments: --no-such-flag"):
             server.require_alive()
 
 
@@ -151,3 +152,8 @@ def test_questions_are_read_from_the_held_out_rows(tmp_path):
         '{"prompt": "a", "completion": "b"}\n{"prompt": "ü", "completion": "{}"}\n', encoding="utf-8"
     )
     assert demo.read_questions(file) == [Question("a", "b"), Question("ü", "{}")]
+
+
+def test_build_only_serves_nothing(run, staged):
+    code, _, _ = run("demo", "--build-only")
+    assert (code, staged.flags) == (0, None)

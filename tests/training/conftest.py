@@ -35,6 +35,11 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
+def micro() -> BaseRecipe:
+    return MICRO
+
+
+@pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_base(tmp_path_factory.mktemp("micro") / "base", recipe=MICRO)
 
@@ -55,14 +60,23 @@ def write_jsonl(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def color_rows() -> list[dict[str, str]]:
     """A skill that even a micro base can pick up: the color of each product."""
-    asks = ("Color of the {}?", "Which color has the {}?", "Name the color of the {}.", "The {} is what color?")
+    asks = (
+        "Color of the {}?",
+        "Which color has the {}?",
+        "Name the color of the {}.",
+        "The {} is what color?",
+    )
     return [
-        {"prompt": ask.format(product), "completion": color} for ask in asks for product, color in COLORS.items()
+        {"prompt": ask.format(product), "completion": color}
+        for ask in asks
+        for product, color in COLORS.items()
     ]
 
 
 @pytest.fixture
-def config(base: Path, tmp_path: Path, write_jsonl: Callable[..., Path], color_rows: list[Any]) -> TrainConfig:
+def config(
+    base: Path, tmp_path: Path, write_jsonl: Callable[..., Path], color_rows: list[Any]
+) -> TrainConfig:
     """A short run over the color rows."""
     return TrainConfig(
         base=str(base),

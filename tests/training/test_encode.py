@@ -63,7 +63,9 @@ def test_a_template_without_markers_is_masked_by_its_prefixes(
     tokenizer: Any, encode: Callable[..., Example]
 ) -> None:
     tokenizer.chat_template = CHATML
-    assert learned(tokenizer, encode({"messages": CHAT})) == "It is with Blue Van.<|end|>\nLost, sorry.<|end|>\n"
+    assert (
+        learned(tokenizer, encode({"messages": CHAT})) == "It is with Blue Van.<|end|>\nLost, sorry.<|end|>\n"
+    )
 
 
 def test_a_marked_template_that_leaves_the_end_out_still_learns_it(

@@ -58,7 +58,9 @@ def test_a_run_lowers_the_loss_and_leaves_a_folder_that_peft_loads(held_out: Tra
     tokenizer = AutoTokenizer.from_pretrained(held_out.base)
     rows = split_rows(read_rows(held_out.data.train), 0.25, held_out.seed)[1]
     examples = encode_rows(rows, tokenizer, held_out.data, held_out.data.train)
-    assert held_out_loss(loaded, examples, tokenizer.pad_token_id) == pytest.approx(result.eval_loss, abs=1e-5)
+    assert held_out_loss(loaded, examples, tokenizer.pad_token_id) == pytest.approx(
+        result.eval_loss, abs=1e-5
+    )
 
 
 def test_the_folder_tells_how_it_was_made(held_out: TrainConfig) -> None:
@@ -114,7 +116,9 @@ def test_checkpointing_still_reaches_the_adapter(config: TrainConfig, quantizati
 
 
 def test_early_stopping_keeps_the_best_weights(held_out: TrainConfig) -> None:
-    wild = replace(held_out.optim, learning_rate=0.5, schedule="constant", max_steps=40, eval_every=1, patience=2)
+    wild = replace(
+        held_out.optim, learning_rate=0.5, schedule="constant", max_steps=40, eval_every=1, patience=2
+    )
     result = run(replace(held_out, optim=wild))
     course = [line["eval_loss"] for line in metrics(result.output) if "eval_loss" in line]
     assert result.num_steps < 40

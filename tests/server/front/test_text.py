@@ -30,6 +30,15 @@ def bytefallback_tokenizer() -> Tokenizer:
 
 
 FALLBACK = bytefallback_tokenizer()
+FALLBACK_AB = [FALLBACK.token_to_id("a"), FALLBACK.token_to_id("b")]
+# Whole characters only: a broken one makes this decoder read all the bytes before it anew.
+FALLBACK_IDS = st.lists(
+    st.one_of(
+        st.integers(1, 6).map(lambda token_id: [token_id]),
+        st.characters(codec="utf-8").map(lambda char: [7 + byte for byte in char.encode()]),
+    ),
+    max_size=MAX_PENDING // 4 - 1,
+).map(lambda lists: [token_id for each in lists for token_id in each])
 
 
 def cut(text: str, stops: list[str]) -> tuple[str, str | None]:
@@ -53,8 +62,7 @@ def pieces(ids: list[int], sizes: list[int]) -> list[list[int]]:
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), stops=STOPS, sizes=st.lists(st.integers(0, 5), max_size=30))
 def test_pieces_add_up(tokenizer: Tokenizer, data: st.DataObject, stops: list[str], sizes: list[int]) -> None:
-    top = tokenizer.get_vocab_size() - 1
-    ids = data.draw(st.lists(st.integers(0, top), max_size=MAX_PENDING - 1))
+    ids = data.draw(IDS if tokenizer is TOKENIZER else FALLBACK_IDS)
     special = SPECIAL if tokenizer is TOKENIZER else frozenset()
     detokenizer = Detokenizer(tokenizer, special, stops)
     given_out = [detokenizer.push(piece) for piece in pieces(ids, sizes)] + [detokenizer.finish()]
@@ -64,6 +72,14 @@ def test_pieces_add_up(tokenizer: Tokenizer, data: st.DataObject, stops: list[st
     assert detokenizer.stopped == stop
     if stop is None:
         assert detokenizer.num_tokens == len(ids)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ids=st.lists(st.integers(0, FALLBACK.get_vocab_size() - 1), max_size=40), stops=STOPS)
+def test_broken_characters_break_nothing_else(ids: list[int], stops: list[str]) -> None:
+    detokenizer = Detokenizer(FALLBACK, frozenset(), stops)
+    text = detokenizer.push([*ids, *FALLBACK_AB]) + detokenizer.finish()
+    assert detokenizer.stopped is not None or text.endswith("ab")
 
 
 @settings(max_examples=200, deadline=None)

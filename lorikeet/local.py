@@ -5,13 +5,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lorikeet.cli.command import CommandError
+if TYPE_CHECKING:
+    from lorikeet.client import Client
 
 _LAST_LINES = 20
+_START_SECONDS = 300
+
+
+class ServerEnded(Exception):
+    """The server's process ended; the message ends with the last lines of its log."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +30,24 @@ class Serving:
     log: Path
 
     def require_alive(self) -> None:
-        """Raises CommandError with the end of the log if the process has ended."""
+        """Raises ServerEnded with the end of the log if the process has ended."""
         code = self.process.poll()
         if code is not None:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-            raise CommandError(
+            raise ServerEnded(
                 "\n".join([f"the server ended with exit code {code}; {self.log} ends with:", *lines])
             )
+
+    def wait_ready(self, client: "Client") -> None:
+        """Returns when the base is loaded; raises ServerEnded, or DeadlineExceeded after five minutes."""
+        from lorikeet.errors import DeadlineExceeded
+
+        for _ in range(_START_SECONDS):
+            self.require_alive()
+            with suppress(DeadlineExceeded):
+                client.wait_ready(timeout=1.0)
+                return
+        client.wait_ready(timeout=1.0)
 
 
 @contextmanager
@@ -48,7 +66,7 @@ def serving(base: Path, folder: Path, flags: Sequence[str] = ()) -> Iterator[Ser
     ]
     log = folder / "server.log"
     with log.open("wb") as output:
-        # A group of its own: Ctrl-C ends the demo, and the demo ends the server, once and in that order.
+        # A group of its own: Ctrl-C ends this process, and this process the server, once and in that order.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
         )
