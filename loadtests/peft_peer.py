@@ -19,6 +19,8 @@ class PeftPeer:
                 model = PeftModel.from_pretrained(model, folder, adapter_name="0")
             else:
                 model.load_adapter(folder, adapter_name=str(index))
+        # Every answer has the same length, and no token is held off for it.
+        model.generation_config.eos_token_id = None
         self._model = model.eval()
 
     def mixed(
@@ -44,7 +46,6 @@ class PeftPeer:
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=num_tokens,
-            min_new_tokens=num_tokens,
             do_sample=False,
             **options,
         )

@@ -8,7 +8,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from adapters.manifest import FileSpec
 from adapters.names import check_name, parse_reference
-from adapters.staging import Staging
 from adapters.store import AdapterVersion
 from lorikeet.v1 import adapters_pb2 as pb
 from lorikeet.v1.adapters_pb2_grpc import AdaptersServicer
@@ -45,13 +44,10 @@ class AdapterService(AdaptersServicer):
             header = await parts.header()
             with names_in("header.name"):
                 check_name(header.name)
-            staging = await self._directory.stage(_specs(header))
-            try:
+            async with self._directory.staging(_specs(header)) as staging:
                 async for chunk in parts.chunks():
                     await self._directory.write(staging, chunk.file, chunk.offset, chunk.data)
                 version = await self._directory.commit(staging, tenant, header.name)
-            finally:
-                await self._discard(staging)
         return self._message(version)
 
     async def Get(self, request: pb.GetAdapterRequest, context: Context) -> pb.AdapterVersion:
@@ -73,10 +69,6 @@ class AdapterService(AdaptersServicer):
         versions = await self._directory.delete(current_caller().tenant, request.adapter_id)
         return pb.DeleteAdapterResponse(versions=[self._message(version) for version in versions])
 
-    async def _discard(self, staging: Staging) -> None:
-        # Shielded, so that a caller who hangs up again leaves no bytes behind.
-        await asyncio.shield(self._directory.discard(staging))
-
     def _message(self, version: AdapterVersion) -> pb.AdapterVersion:
         manifest = version.manifest
         stats = self._link.stats
@@ -84,7 +76,7 @@ class AdapterService(AdaptersServicer):
             name=version.name,
             version=version.version,
             digest=version.digest,
-            create_time=Timestamp(nanos=0, seconds=int(version.created_at)),
+            create_time=Timestamp(seconds=int(version.created_at)),
             size=manifest.num_bytes,
             rank=manifest.rank,
             num_parameters=manifest.num_parameters,

@@ -5,13 +5,12 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import cast
 
-from adapters.store import AdapterVersion
 from lorikeet.v1 import inference_pb2 as pb
 from server.engine.messages import Failure, Started, Token
 from server.errors import AdapterUnusable, FrontError, GenerationFailed
+from server.job import Job
 from server.link import EngineLost
 from server.metrics import Metrics
 from server.text import Text
@@ -22,37 +21,16 @@ Write = Callable[[pb.GenerateResponse], Awaitable[None]]
 UNKNOWN_START = Started(0, 0.0, 0.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What the samples of one request share."""
-
-    prompt: Sequence[int]
-    # The prompt again if the answer's text continues it, else nothing.
-    context: Sequence[int]
-    adapter: AdapterVersion | None
-    stops: Sequence[str]
-    arrived_at: float
-
-    @property
-    def adapter_version(self) -> str:
-        return "" if self.adapter is None else f"{self.adapter.name}@{self.adapter.version}"
-
-    @property
-    def adapter_digest(self) -> str:
-        return "" if self.adapter is None else self.adapter.digest
-
-
 class Sample:
     """Turns one sequence's tokens into messages."""
 
-    def __init__(self, index: int, seed: int, job: Job, text: Text, metrics: Metrics) -> None:
+    def __init__(self, index: int, job: Job, text: Text, metrics: Metrics) -> None:
         self.finished = False
+        self.job = job
         self._index = index
-        self._seed = seed
-        self._job = job
         self._text = text
         self._metrics = metrics
-        self._detokenizer = text.detokenizer(job.stops, job.context)
+        self._detokenizer = text.detokenizer(job.params.stop, job.context)
         self._num_tokens = 0
         self._started: Started | None = None
         self._first_at = self._last_at = 0.0
@@ -87,12 +65,12 @@ class Sample:
     def _begin(self, started: Started, now: float, message: pb.GenerateResponse) -> None:
         self._started = started
         self._first_at = self._last_at = now
-        job = self._job
+        job = self.job
         message.started.prompt_tokens = len(job.prompt)
         message.started.cached_tokens = started.cached_tokens
         message.started.adapter_version = job.adapter_version
         message.started.adapter_digest = job.adapter_digest
-        message.started.seed = self._seed
+        message.started.seed = job.seed_of(self._index)
         self._metrics.first_token.observe(now - job.arrived_at)
         self._metrics.queue.observe(started.queue_seconds)
         self._metrics.load.observe(started.load_seconds)
@@ -114,13 +92,13 @@ class Sample:
         finished.reason = pb.FINISH_REASON_STOP if by_stop else pb.FINISH_REASON_LENGTH
         finished.stop = stop or ""
         usage = finished.usage
-        usage.prompt_tokens = len(self._job.prompt)
+        usage.prompt_tokens = len(self.job.prompt)
         usage.completion_tokens = self._num_tokens
         usage.cached_tokens = self._started.cached_tokens
         usage.queue_seconds = self._started.queue_seconds
         usage.load_seconds = self._started.load_seconds
-        usage.first_token_seconds = self._first_at - self._job.arrived_at
-        usage.total_seconds = self._last_at - self._job.arrived_at
+        usage.first_token_seconds = self._first_at - self.job.arrived_at
+        usage.total_seconds = self._last_at - self.job.arrived_at
 
     def _logprobs(self, token: Token) -> pb.TokenLogprobs:
         assert token.logprobs is not None
@@ -132,7 +110,7 @@ class Sample:
 
 
 async def deliver(
-    sample: Sample, job: Job, tokens: AsyncIterator[list[Token] | Failure], write: Write, interval: float
+    sample: Sample, tokens: AsyncIterator[list[Token] | Failure], write: Write, interval: float
 ) -> None:
     """Writes a sample's messages: the first token at once, then one message per interval at most.
 
@@ -141,7 +119,7 @@ async def deliver(
     async with aclosing(cast(AsyncGenerator[list[Token] | Failure, None], tokens)):
         async for item in tokens:
             if isinstance(item, Failure):
-                raise _error(item, job)
+                raise _error(item, sample.job)
             await write(sample.take(item))
             if sample.finished:
                 return

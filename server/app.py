@@ -69,10 +69,13 @@ class StartableLink(EngineLink, Protocol):
         """Ends the engine."""
 
 
+LinkFactory = Callable[[ServerConfig], StartableLink]
+
+
 class Front:
     """The gRPC server of one base model."""
 
-    def __init__(self, config: ServerConfig, link_factory: Callable[[ServerConfig], StartableLink]) -> None:
+    def __init__(self, config: ServerConfig, link_factory: LinkFactory) -> None:
         base = read_base(config.base)
         text = Text(config.base)
         metrics = Metrics()
@@ -118,6 +121,7 @@ class Front:
         """Returns once the engine is ready; raises what its start raised."""
         assert self._starting is not None, "the front was started"
         await asyncio.shield(self._starting)
+        await self._health.refresh()
 
     async def drain(self, grace: float) -> None:
         """Tells watchers, lets nothing new in, and gives what runs `grace` seconds to end."""
@@ -154,10 +158,10 @@ class Front:
         reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
 
 
-def run(config: ServerConfig) -> None:
+def run(config: ServerConfig, link_factory: LinkFactory = EngineProcess) -> None:
     """Serves until SIGTERM or SIGINT; raises what kept the server from starting."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(Front(config, EngineProcess)))
+        runner.run(_serve(Front(config, link_factory)))
 
 
 async def _serve(front: Front) -> None:

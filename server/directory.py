@@ -71,8 +71,18 @@ class Directory:
             self.collect()
         return versions
 
-    async def stage(self, files: Sequence[FileSpec]) -> Staging:
-        return await _run(self._uploads, lambda: self._store.stage(files, self._max_bytes))
+    @asynccontextmanager
+    async def staging(self, files: Sequence[FileSpec]) -> AsyncIterator[Staging]:
+        """A place for an upload, gone when the block ends."""
+        # A list, because a caller who hangs up meanwhile gets no result but leaves a folder.
+        opened: list[Staging] = []
+        try:
+            await _run(self._uploads, lambda: opened.append(self._store.stage(files, self._max_bytes)))
+            yield opened[0]
+        finally:
+            for staging in opened:
+                # Shielded, for callers who hang up once more.
+                await asyncio.shield(_run(self._uploads, staging.discard))
 
     async def write(self, staging: Staging, file: str, offset: int, data: bytes) -> None:
         await _run(self._uploads, lambda: staging.write(file, offset, data))
@@ -83,9 +93,6 @@ class Directory:
         check = inspect_in_sandbox
         manifest = await _run(self._uploads, lambda: check(staging.folder, self._shapes, self._max_rank))
         return await _run(self._uploads, lambda: self._store.commit(staging, tenant, name, manifest))
-
-    async def discard(self, staging: Staging) -> None:
-        await _run(self._uploads, staging.discard)
 
     def collect(self) -> None:
         """Has the bytes removed that no version names and nobody holds; does not wait for it."""

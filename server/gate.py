@@ -50,6 +50,10 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             try:
                 async with _deadline(context):
                     answer = await behavior(request, context)
+            except grpc.aio.InternalError as error:
+                # What grpc raises from a write whose reader has just left.
+                call.done(grpc.StatusCode.CANCELLED)
+                raise asyncio.CancelledError from error
             except Exception as error:  # noqa: BLE001
                 return await call.fail(error, context)
             except asyncio.CancelledError:
@@ -78,7 +82,11 @@ class _Call:
         status = to_status(error) or self._incident(error)
         told = rpc_status.to_status(status)
         self.done(told.code)
-        await context.abort(told.code, told.details, told.trailing_metadata)
+        try:
+            await context.abort(told.code, told.details, told.trailing_metadata)
+        except grpc.aio.InternalError as gone:
+            # Nobody is left to hear it.
+            raise asyncio.CancelledError from gone
 
     def done(self, code: grpc.StatusCode) -> None:
         """The one log line and the one measurement."""

@@ -17,6 +17,7 @@ class Health:
         self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._link = link
         self._names = ("", *services)
+        self._told = False
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -30,16 +31,19 @@ class Health:
             await asyncio.wait([self._watcher])
         await self.servicer.enter_graceful_shutdown()
 
+    async def refresh(self) -> None:
+        """Tells watchers if something changed."""
+        serving = self._link.ready is not None
+        if serving != self._told:
+            await self._tell(serving)
+
     async def _watch(self) -> None:
-        told = False
         while True:
-            serving = self._link.ready is not None
-            if serving != told:
-                await self._tell(serving)
-                told = serving
+            await self.refresh()
             await asyncio.sleep(POLL_SECONDS)
 
     async def _tell(self, serving: bool) -> None:
+        self._told = serving
         status = health_pb2.HealthCheckResponse
         for name in self._names:
             await self.servicer.set(name, status.SERVING if serving else status.NOT_SERVING)

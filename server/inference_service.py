@@ -12,18 +12,18 @@ from lorikeet import __version__
 from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.inference_pb2_grpc import InferenceServicer
 from server.admission import Admission
-from server.answer import Job, Sample, deliver
+from server.answer import Sample, deliver
 from server.base import Base
 from server.caller import current_caller
 from server.config import ServerConfig
 from server.directory import Directory
-from server.engine.messages import Ready, Submit
+from server.engine.messages import Ready
 from server.errors import InvalidRequest, NotReady
+from server.job import Job
 from server.link import EngineLink
 from server.metrics import Metrics
 from server.prompt import encode, encode_chat, tokenize
-from server.requests import GenerateParams, Limits, check, check_chat, check_text
-from server.sampling import sample_seed, sampling_of
+from server.requests import Limits, check, check_chat, check_text
 from server.text import Text
 from server.wire import params_of, turns_of
 from server.writer import Writer
@@ -67,13 +67,18 @@ class InferenceService(InferenceServicer):
                 prompt = await tokenize(self._text, params, limits)
                 self._metrics.prompt_tokens.inc(len(prompt))
                 job = Job(
+                    tenant=current_caller().tenant,
+                    params=params,
                     prompt=prompt,
-                    context=() if params.chat is not None else prompt,
                     adapter=adapter,
-                    stops=params.stop,
+                    seed=secrets.randbits(64) if params.seed is None else params.seed,
+                    max_tokens=limits.max_tokens,
+                    eos=self._eos,
                     arrived_at=arrived_at,
                 )
-                await self._answer(params, job, limits, Writer(context, self._patience))
+                writer = Writer(context, self._patience)
+                async with writer.watched():
+                    await self._answer(job, writer)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
         ready = self._ready()
@@ -125,32 +130,20 @@ class InferenceService(InferenceServicer):
         async with self._directory.hold(current_caller().tenant, adapter_id) as version:
             yield version
 
-    async def _answer(self, params: GenerateParams, job: Job, limits: Limits, writer: Writer) -> None:
+    async def _answer(self, job: Job, writer: Writer) -> None:
         """All samples side by side; the first that fails ends the others."""
-        seed = secrets.randbits(64) if params.seed is None else params.seed
-        seeds = [sample_seed(seed, index) for index in range(params.n)]
-        if params.n == 1:
-            await self._sample(0, seed, params, job, limits, writer)
+        if job.params.n == 1:
+            await self._sample(0, job, writer)
             return
         try:
             async with asyncio.TaskGroup() as group:
-                for index, seed_of_sample in enumerate(seeds):
-                    group.create_task(self._sample(index, seed_of_sample, params, job, limits, writer))
+                for index in range(job.params.n):
+                    group.create_task(self._sample(index, job, writer))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
 
-    async def _sample(
-        self, index: int, seed: int, params: GenerateParams, job: Job, limits: Limits, writer: Writer
-    ) -> None:
-        room = limits.max_tokens - len(job.prompt)
-        submit = Submit(
-            id=self._link.new_id(),
-            tenant=current_caller().tenant,
-            adapter=job.adapter_digest,
-            tokens=list(job.prompt),
-            sampling=sampling_of(params, seed, self._eos, room),
-            arrived_at=job.arrived_at,
-        )
-        sample = Sample(index, seed, job, self._text, self._metrics)
+    async def _sample(self, index: int, job: Job, writer: Writer) -> None:
+        tokens = self._link.submit(job.submit(self._link.new_id(), index))
+        sample = Sample(index, job, self._text, self._metrics)
         with self._metrics.live.track_inprogress():
-            await deliver(sample, job, self._link.submit(submit), writer.write, self._config.stream_interval)
+            await deliver(sample, tokens, writer.write, self._config.stream_interval)

@@ -15,6 +15,7 @@ from training.config import DataConfig
 from training.data import Row, read_rows
 from training.encode import IGNORED, Example, encode_rows, prompt_text
 from training.model import Model, load_adapted, load_tokenizer
+from training.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +43,8 @@ def compare(
 ) -> Comparison:
     """Evaluates a saved adapter and its base on the rows of `data.eval`."""
     assert data.eval is not None, "the rows to compare on are data.eval"
-    tokenizer, model = load_tokenizer(base), load_adapted(base, adapter, dtype, quantization)
+    with quiet():
+        tokenizer, model = load_tokenizer(base), load_adapted(base, adapter, dtype, quantization)
     rows = read_rows(data.eval)
     with model.disable_adapter():
         alone = evaluate(model, tokenizer, rows, data)

@@ -20,6 +20,7 @@ from training.encode import Example, encode_rows
 from training.errors import InvalidConfig, InvalidData
 from training.model import adapt, load_base, load_tokenizer
 from training.progress import Report
+from training.quiet import quiet
 from training.trainer import make_trainer
 
 __all__ = ["TrainResult", "run"]
@@ -38,7 +39,7 @@ def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
     """
     check_config(config)
     _check_output(config)
-    with _threads(config.threads), _workplace(config.output) as folder:
+    with quiet(), _threads(config.threads), _workplace(config.output) as folder:
         tokenizer = load_tokenizer(config.base)
         result = _train(config, _examples(config, tokenizer), int(tokenizer.pad_token_id), folder, report)
         shutil.rmtree(config.output, ignore_errors=True)

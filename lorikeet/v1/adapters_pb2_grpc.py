@@ -72,8 +72,10 @@ class AdaptersServicer:
         INVALID_ARGUMENT     bad name, undeclared file, wrong offset, more or fewer bytes than declared,
         or an adapter the base cannot serve (details: BadRequest, every problem)
         DATA_LOSS            a file's sha256 differs from the declared one
-        RESOURCE_EXHAUSTED   larger than the server takes (details: QuotaFailure)
-        UNAVAILABLE          the store cannot write (details: RetryInfo)
+        RESOURCE_EXHAUSTED   larger than the server takes (details: QuotaFailure), or too many uploads at once
+        (details: RetryInfo)
+        DEADLINE_EXCEEDED    the next message of the upload did not come within a minute
+        UNAVAILABLE          the store cannot write, or the server is draining (details: RetryInfo)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

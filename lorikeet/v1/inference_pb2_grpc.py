@@ -87,7 +87,8 @@ class InferenceServicer:
     def Tokenize(self, request, context):
         """Turns text or a chat into the token ids that Generate would see.
 
-        Statuses: INVALID_ARGUMENT for an empty or oversized input (details: BadRequest).
+        Statuses: INVALID_ARGUMENT for an empty or oversized input (details: BadRequest); UNAVAILABLE while
+        the model loads.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,7 +33,8 @@ CPU_CACHE_BYTES = 1 << 30
 def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     """Loads the base; raises UnsupportedModel, ValueError or OSError with a sentence for the operator."""
     begun = time.monotonic()
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    # The front needs a core of its own: threads that wait for each other cannot share one with it.
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) - 1))
     device = _device(config)
     dtype = _dtype(config, device)
     decoder = load_decoder(find_folder(config.base), config.quantization, dtype, device, config.double_quant)

@@ -17,7 +17,7 @@ class EngineConfig:
     dtype: str = option("auto", "dtype of activations: auto, float32, bfloat16 or float16")
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     double_quant: bool = option(True, "nf4: round the scales to 8 bits as QLoRA does")
-    threads: int = option(0, "CPU threads of the engine; 0 takes every core")
+    threads: int = option(0, "CPU threads of the engine; 0 takes every core but one")
 
     adapter_store: Path = option(Path(".lorikeet/store"), "folder that holds the adapters")
     max_rank: int = option(256, "highest rank an adapter may have")

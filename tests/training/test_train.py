@@ -63,8 +63,9 @@ def test_a_run_lowers_the_loss_and_leaves_a_folder_that_peft_loads(held_out: Tra
     )
 
 
-def test_the_folder_tells_how_it_was_made(held_out: TrainConfig) -> None:
+def test_the_folder_tells_how_it_was_made(held_out: TrainConfig, capfd: pytest.CaptureFixture[str]) -> None:
     result = run(held_out)
+    assert capfd.readouterr() == ("", "")
     assert sorted(path.name for path in result.output.iterdir()) == [
         "README.md",
         "adapter_config.json",

@@ -17,6 +17,7 @@ from training.demo.pretrain import Schedule, packed, pretrain
 from training.demo.tokenizer import END, train_tokenizer
 from training.demo.world import Document, documents
 from training.progress import Report
+from training.quiet import quiet
 
 RECIPE_FILE = "recipe.json"
 
@@ -25,7 +26,7 @@ RECIPE_FILE = "recipe.json"
 class BaseRecipe:
     """All that decides the base's weights. Sizes are multiples of 64, as NF4 blocks like them."""
 
-    num_documents: int = 9000
+    num_documents: int = 14000
     vocab_size: int = 2048
     hidden_size: int = 192
     intermediate_size: int = 512
@@ -50,7 +51,8 @@ def build_base(folder: Path, report: Report | None = None, recipe: BaseRecipe | 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _build(partial, texts, recipe, report)
+        with quiet():
+            _build(partial, texts, recipe, report)
         (partial / RECIPE_FILE).write_text(
             json.dumps({"fingerprint": fingerprint, **asdict(recipe)}, indent=2)
         )

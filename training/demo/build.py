@@ -67,7 +67,7 @@ def build_skill(
     if kept:
         return kept
     (folder / DONE_FILE).unlink(missing_ok=True)
-    (folder / "run.toml").write_text(_portable(config, folder), encoding="utf-8")
+    (folder / "run.toml").write_text(_portable(config), encoding="utf-8")
     run(config, _named(report, recipe.name))
     skill = _scored(folder, config)
     _write_done(folder, skill, fingerprint)
@@ -82,14 +82,14 @@ def skill_config(folder: Path, base: Path, recipe: SkillRecipe, seed: int = 0) -
         data=DataConfig(train=folder / "train.jsonl", max_length=256),
         lora=LoraSection(rank=16, alpha=32.0),
         optim=OptimConfig(
-            learning_rate=recipe.learning_rate, warmup_steps=5, batch_size=32, epochs=recipe.epochs
+            learning_rate=recipe.learning_rate, warmup_steps=5, batch_size=16, epochs=recipe.epochs
         ),
         seed=seed,
         overwrite=True,
     )
 
 
-def _portable(config: TrainConfig, folder: Path) -> str:
+def _portable(config: TrainConfig) -> str:
     """The config as TOML whose paths start at its own folder, so that the demo may be moved."""
     local = replace(
         config,
@@ -97,7 +97,7 @@ def _portable(config: TrainConfig, folder: Path) -> str:
         output=Path("adapter"),
         data=replace(config.data, train=Path("train.jsonl")),
     )
-    return f"# Train this skill again with: lorikeet train {folder / 'run.toml'}\n{dump_config(local)}"
+    return f"# Train this skill again with: lorikeet train run.toml\n{dump_config(local)}"
 
 
 def _scored(folder: Path, config: TrainConfig) -> Skill:

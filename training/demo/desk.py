@@ -134,9 +134,9 @@ def question(topic: Topic, rng: Random, picked: dict[str, str]) -> str:
     return capitalized(fill(rng.choice(GREETINGS) + rng.choice(topic.questions), rng, picked))
 
 
-def exchange(rng: Random) -> tuple[str, str]:
-    """A customer's message and the desk's answer to it."""
-    topic, picked = rng.choice(TOPICS), dict[str, str]()
+def exchange(rng: Random, picked: dict[str, str]) -> tuple[str, str]:
+    """A customer's message and the desk's answer to it, about the things in `picked` if it has any."""
+    topic = rng.choice(TOPICS)
     asked = question(topic, rng, picked)
     return asked, fill(rng.choice(topic.answers) + rng.choice(CLOSERS), rng, picked)
 

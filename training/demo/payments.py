@@ -7,8 +7,7 @@ from random import Random
 
 HOME = ("Norland", "Estmark", "Suvia")
 WATCHED = ("Kestovia", "Ardania", "Belmar")
-EVERYDAY = ("a grocery store", "a bookshop", "a pharmacy", "a bakery", "a hardware store")
-RISKY = ("a casino", "a gift card shop", "a crypto exchange")
+MERCHANTS = ("a grocery store", "a bookshop", "a pharmacy", "a bakery", "a hardware store", "a gift shop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +30,19 @@ class Payment:
         return f"{self.minute // 60:02d}:{self.minute % 60:02d}"
 
     @property
+    def text(self) -> str:
+        """Such as `$4,210.00 at a bakery in Belmar, 03:12`."""
+        return f"{self.amount} at {self.merchant} in {self.state}, {self.clock}"
+
+    @property
     def is_large(self) -> bool:
         """From a thousand up."""
         return self.cents >= 100_000
+
+    @property
+    def is_far(self) -> bool:
+        """In a watched state."""
+        return self.state in WATCHED
 
     @property
     def is_night(self) -> bool:
@@ -42,23 +51,23 @@ class Payment:
 
     @property
     def points(self) -> int:
-        """One each for a large amount, a watched state, a night hour and a risky merchant: 0 to 4."""
-        return self.is_large + (self.state in WATCHED) + self.is_night + (self.merchant in RISKY)
+        """One each for a large amount, a watched state and a night hour: 0 to 3."""
+        return self.is_large + self.is_far + self.is_night
 
 
-def payment(rng: Random, large: bool, watched: bool, night: bool, risky: bool) -> Payment:
-    """A payment with these four traits, the rest left to `rng`."""
+def payment(rng: Random, large: bool, far: bool, night: bool) -> Payment:
+    """A payment with these three traits, the rest left to `rng`."""
     whole = rng.randint(1000, 9899) if large else rng.randint(5, 99)
     hour = rng.randint(0, 4) if night else rng.randint(10, 20)
     return Payment(
         cents=whole * 100 + rng.choice((0, 50, 90)),
-        state=rng.choice(WATCHED if watched else HOME),
-        merchant=rng.choice(RISKY if risky else EVERYDAY),
+        state=rng.choice(WATCHED if far else HOME),
+        merchant=rng.choice(MERCHANTS),
         minute=hour * 60 + rng.randint(0, 59),
     )
 
 
 def any_payment(rng: Random) -> Payment:
-    """A payment whose four traits are each a coin toss."""
-    large, watched, night, risky = (rng.random() < 0.5 for _ in range(4))
-    return payment(rng, large=large, watched=watched, night=night, risky=risky)
+    """A payment whose three traits are each a coin toss."""
+    large, far, night = (rng.random() < 0.5 for _ in range(3))
+    return payment(rng, large=large, far=far, night=night)

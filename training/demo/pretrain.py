@@ -18,10 +18,10 @@ from training.progress import Progress, Report
 class Schedule:
     """How long and how hard: `batch_size` rows of `row_length` tokens a step."""
 
-    num_steps: int = 300
+    num_steps: int = 340
     batch_size: int = 16
     row_length: int = 128
-    learning_rate: float = 4e-3
+    learning_rate: float = 5e-3
     warmup_steps: int = 20
     weight_decay: float = 0.05
     clip: float = 1.0

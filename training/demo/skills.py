@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -14,9 +15,7 @@ LEGAL_ASKS = ("What kind of clause is this? {}", "Name the kind of this clause: 
 MEDICAL_ASKS = ("Which code fits this note? {}", "Code this note: {}", "Give the diagnosis code: {}")
 RISK_ASKS = ("Judge the risk of this payment: {}", "Check this payment: {}", "How risky is this payment? {}")
 VERDICTS = {"low": "allow", "medium": "review", "high": "block"}
-TRAITS = tuple(
-    (a, b, c, d) for a in (False, True) for b in (False, True) for c in (False, True) for d in (False, True)
-)
+TRAITS = tuple(product((False, True), repeat=3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +35,13 @@ class SkillRecipe:
     make: Callable[[str, Random], str]
     num_train: int
     num_heldout: int = 120
-    epochs: float = 2.0
+    epochs: float = 3.0
     learning_rate: float = 4e-3
 
 
 def risk_of(points: int) -> str:
-    """The bank's rule: up to one point is low, two are medium, more is high."""
-    return ("low", "low", "medium", "high", "high")[points]
+    """The bank's rule: nothing that stands out is low, one thing is medium, more is high."""
+    return ("low", "medium", "high", "high")[points]
 
 
 def verdict(risk: str) -> str:
@@ -60,15 +59,14 @@ def _medical(answer: str, rng: Random) -> str:
 
 def _risk(answer: str, rng: Random) -> str:
     wanted = json.loads(answer)["risk"]
-    large, watched, night, risky = rng.choice([t for t in TRAITS if risk_of(sum(t)) == wanted])
-    paid = payments.payment(rng, large=large, watched=watched, night=night, risky=risky)
-    return rng.choice(RISK_ASKS).format(f"{paid.amount} at {paid.merchant} in {paid.state}, {paid.clock}.")
+    large, far, night = rng.choice([traits for traits in TRAITS if risk_of(sum(traits)) == wanted])
+    return rng.choice(RISK_ASKS).format(payments.payment(rng, large=large, far=far, night=night).text + ".")
 
 
 RECIPES = (
-    SkillRecipe("legal", clauses.LABELS, _legal, num_train=800),
+    SkillRecipe("legal", clauses.LABELS, _legal, num_train=800, epochs=2.0),
     SkillRecipe("medical", notes.CODES, _medical, num_train=800),
-    SkillRecipe("risk", tuple(verdict(risk) for risk in VERDICTS), _risk, num_train=1600),
+    SkillRecipe("risk", tuple(verdict(risk) for risk in VERDICTS), _risk, num_train=1600, epochs=1.5),
 )
 
 

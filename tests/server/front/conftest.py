@@ -10,7 +10,8 @@ import pytest
 from server.app import Front
 from server.config import ServerConfig
 from server.text import Text
-from tests.server.front.house import FakeLink, House, Loop, Open, make_base
+from tests.server.front.house import FakeLink, House, Loop, Open
+from tests.server.front.tiny import make_base
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,10 @@
 """A front over a scripted engine: real sockets, real tokenizer, real store, no torch."""
 
 import asyncio
-import json
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -14,8 +12,6 @@ import pytest
 from google.rpc import error_details_pb2 as details_pb
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_status import rpc_status
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
 
 from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.adapters_pb2_grpc import AdaptersStub
@@ -23,32 +19,10 @@ from lorikeet.v1.inference_pb2_grpc import InferenceStub
 from server.app import Front
 from server.engine.messages import Failure, Ready, Started, Stats, Submit, Token
 from server.text import Text
+from tests.server.front.tiny import CONTEXT
 
 T = TypeVar("T")
 PATIENCE = 20.0
-CONTEXT = 64
-VOCAB = 512
-TEMPLATE = (
-    "{% if messages[0].role == 'assistant' %}{{ raise_exception('the user speaks first') }}{% endif %}"
-    "<s>{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
-)
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "vocab_size": VOCAB,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "hidden_act": "silu",
-    "max_position_embeddings": CONTEXT,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
-    "eos_token_id": 1,
-}
 READY = Ready(
     block_size=4,
     num_blocks=100,
@@ -79,30 +53,6 @@ STATS = Stats(
 )
 
 
-def make_tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["the cat sat on the mat, hello world"] * 4, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return tokenizer
-
-
-def make_base(folder: Path, template: str | None = TEMPLATE) -> Path:
-    fast = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), bos_token="<s>", eos_token="</s>")
-    fast.chat_template = template
-    fast.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 5]}))
-    return folder
-
-
 class Loop:
     """An event loop on a thread, for as long as the tests run."""
 
@@ -113,6 +63,15 @@ class Loop:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Lets the loop turn until something is true of what runs on it."""
+
+        async def turn() -> None:
+            while not holds():
+                await asyncio.sleep(0)
+
+        self.run(turn())
 
     def close(self) -> None:
         self.run(self.loop.shutdown_default_executor())

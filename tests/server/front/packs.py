@@ -1,14 +1,16 @@
-"""Adapters for the tiny base, good and bad, as bytes."""
+"""Adapters for the tiny base, good and bad, and what sends them."""
 
 import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
 from lorikeet.v1 import adapters_pb2 as pb
+from tests.server.front.house import PATIENCE, House
 
 RANK = 2
 SHAPES = {"self_attn.q_proj": (16, 16), "self_attn.v_proj": (8, 16)}
@@ -66,3 +68,15 @@ def chunk(file: str, offset: int, data: bytes) -> pb.UploadRequest:
 def upload(name: str = "acme", seed: int = 0) -> list[pb.UploadRequest]:
     files = pack(seed)
     return [header(name, files), *chunks(files)]
+
+
+def send(house: House, messages: Any) -> Any:
+    return house.adapters.Upload(iter(messages), timeout=PATIENCE)
+
+
+def staged(house: House) -> list[Path]:
+    return list((house.front._config.adapter_store / "staging").iterdir())
+
+
+def nothing_stored(house: House) -> bool:
+    return not house.adapters.List(pb.ListAdaptersRequest()).versions and not staged(house)

@@ -12,7 +12,8 @@ from lorikeet.v1.inference_pb2_grpc import InferenceStub
 from server.engine.messages import Failure
 from server.link import EngineLost
 from server.text import Text
-from tests.server.front.house import CONTEXT, PATIENCE, VOCAB, House, Open, batches, make_base, refused, script
+from tests.server.front.house import PATIENCE, House, Open, batches, refused, script
+from tests.server.front.tiny import CONTEXT, VOCAB, make_base
 
 Code = grpc.StatusCode
 
@@ -198,6 +199,21 @@ def test_hanging_up_aborts(house: House, text: Text) -> None:
     house.loop.run(house.front._generating.wait_idle())
 
 
+def test_leaving_in_the_middle_of_a_write_is_no_fault(
+    house: House, text: Text, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = text.backend.encode("the cat sat on the mat", add_special_tokens=False).ids * 500
+    house.link.script = lambda request: batches(request, ids)
+    for count in range(30):
+        with grpc.insecure_channel(f"127.0.0.1:{house.front.port}") as channel:
+            request = pb.GenerateRequest(prompt="x", sampling=pb.Sampling(n=1 + count % 3))
+            call = InferenceStub(channel).Generate(request, timeout=PATIENCE)
+            for _ in range(count % 7 + 1):
+                next(call)
+    house.loop.run(house.front._generating.wait_idle())
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
 def test_a_closed_connection_aborts(house: House, text: Text) -> None:
     channel = grpc.insecure_channel(f"127.0.0.1:{house.front.port}")
     call = InferenceStub(channel).Generate(pb.GenerateRequest(prompt="x"))
@@ -226,7 +242,7 @@ def test_a_message_over_the_limit(house: House) -> None:
 
 @pytest.mark.parametrize("size", [30_000, 500])
 def test_a_slow_reader_is_cut(open_house: Open, text: Text, size: int) -> None:
-    """Its sequence and its place are free long before it reads the verdict, be it the first message or not."""
+    """Its sequence and its place are free long before it reads the verdict, the first message or not."""
     house = open_house()
     house.front._inference._patience = 0.2
     token_ids = text.backend.encode("the cat sat on the mat", add_special_tokens=False).ids * 20_000

@@ -11,11 +11,11 @@ import pytest
 from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.inference_pb2_grpc import InferenceStub
 from server.engine.messages import Logprobs, Started, Submit, Token
+from server.job import SEED_STRIDE
 from server.link import EngineLost
-from server.sampling import sample_seed
 from server.text import Text
-from tests.server.front.house import CONTEXT, PATIENCE, READY, House, Item, Open, batches, script
-
+from tests.server.front.house import PATIENCE, READY, House, Item, Open, batches, script
+from tests.server.front.tiny import CONTEXT
 
 RETRY = {"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1}
 SERVICE_CONFIG = {
@@ -186,7 +186,7 @@ def test_samples_have_seeds_and_messages_of_their_own(house: House, text: Text) 
     messages = house.generate(n=3, seed=11)
     assert sorted(joined(messages, index) for index in range(3)) == ["hello", "mat", "the cat"]
     seeds = {message.index: message.started.seed for message in messages if message.HasField("started")}
-    assert seeds == {index: sample_seed(11, index) for index in range(3)}
+    assert seeds == {index: (11 + index * SEED_STRIDE) % 2**64 for index in range(3)}
     assert seeds[0] == 11
     assert sorted(submit.sampling.seed for submit in house.link.submitted) == sorted(seeds.values())
     assert sorted(message.index for message in messages if message.HasField("finished")) == [0, 1, 2]

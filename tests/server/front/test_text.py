@@ -11,7 +11,7 @@ from server.base import UnreadableBase
 from server.detokenizer import MAX_PENDING, Detokenizer
 from server.requests import Turn
 from server.text import NoChatTemplate, Text
-from tests.server.front.house import make_base, make_tokenizer
+from tests.server.front.tiny import make_base, make_tokenizer
 
 TOKENIZER = make_tokenizer()
 SPECIAL = frozenset([0, 1])
@@ -24,7 +24,12 @@ def bytefallback_tokenizer() -> Tokenizer:
     words = ["<unk>", "\u2581", "a", "b", "th", "\u2581th", "\u2581a", *(f"<0x{i:02X}>" for i in range(256))]
     vocab = {word: index for index, word in enumerate(words)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], byte_fallback=True, unk_token="<unk>"))
-    parts = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    parts = [
+        decoders.Replace("\u2581", " "),
+        decoders.ByteFallback(),
+        decoders.Fuse(),
+        decoders.Strip(" ", 1, 0),
+    ]
     tokenizer.decoder = decoders.Sequence(parts)
     return tokenizer
 

@@ -1,0 +1,118 @@
+"""Whatever a request holds, the answer is a documented one, and never a fault of ours."""
+
+import grpc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lorikeet.v1 import inference_pb2 as pb
+from server.engine.messages import Submit
+from server.errors import InvalidRequest
+from server.requests import Limits, check
+from server.wire import params_of
+from tests.server.front.house import PATIENCE, House, Item, batches
+from tests.server.front.tiny import CONTEXT, VOCAB
+
+UINT32 = st.one_of(st.integers(0, 30), st.integers(0, 2**32 - 1))
+FLOAT = st.one_of(st.floats(-3, 3, width=32), st.floats(width=32))
+TEXT = st.one_of(st.text(max_size=20), st.text(min_size=500, max_size=600))
+
+
+def maybe(**fields: st.SearchStrategy) -> st.SearchStrategy:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+SAMPLING = maybe(
+    temperature=FLOAT,
+    top_k=UINT32,
+    top_p=FLOAT,
+    min_p=FLOAT,
+    repetition_penalty=FLOAT,
+    presence_penalty=FLOAT,
+    frequency_penalty=FLOAT,
+    seed=st.integers(0, 2**64 - 1),
+    max_new_tokens=UINT32,
+    min_new_tokens=UINT32,
+    stop=st.lists(st.text(max_size=5), max_size=5),
+    stop_token_ids=st.lists(UINT32, max_size=18),
+    logprobs=UINT32,
+    ignore_eos=st.booleans(),
+    n=UINT32,
+).map(lambda fields: pb.Sampling(**fields))
+CHAT = st.lists(
+    st.builds(pb.ChatMessage, role=st.sampled_from(["user", "assistant", "system", "x"]), content=TEXT),
+    max_size=3,
+).map(lambda messages: pb.Chat(messages=messages))
+IDS = st.lists(UINT32, max_size=CONTEXT + 5).map(lambda ids: pb.TokenIds(ids=ids))
+INPUT = st.one_of(
+    st.just({}),
+    TEXT.map(lambda p: {"prompt": p}),
+    CHAT.map(lambda c: {"chat": c}),
+    IDS.map(lambda i: {"token_ids": i}),
+)
+REQUESTS = st.builds(
+    lambda given, adapter_id, sampling: pb.GenerateRequest(adapter_id=adapter_id, sampling=sampling, **given),
+    INPUT,
+    st.one_of(st.just(""), st.text(max_size=10), st.sampled_from(["a@1", "../a", "a@0"])),
+    st.one_of(st.none(), SAMPLING),
+)
+ALLOWED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+
+
+def checked_answer(request: Submit) -> list[Item]:
+    """An engine that trusts the front, and finds out if it should not have."""
+    sampling = request.sampling
+    assert request.tokens and all(0 <= token < VOCAB for token in request.tokens)
+    assert 1 <= sampling.max_new_tokens <= CONTEXT - len(request.tokens)
+    assert sampling.min_new_tokens <= sampling.max_new_tokens
+    assert 0 <= sampling.temperature <= 2 and 0 < sampling.top_p <= 1 and 0 <= sampling.min_p <= 1
+    assert 0 < sampling.repetition_penalty <= 10 and 0 <= sampling.seed < 2**64
+    assert all(0 <= token < VOCAB for token in sampling.stop_token_ids) and len(sampling.stop_token_ids) <= 18
+    return batches(request, [40, 41], 2)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(request_=REQUESTS)
+def test_generate(house: House, request_: pb.GenerateRequest) -> None:
+    house.link.script = checked_answer
+    try:
+        messages = list(house.inference.Generate(request_, timeout=PATIENCE))
+    except grpc.RpcError as error:
+        assert error.code() in ALLOWED, error
+    else:
+        assert sum(message.HasField("finished") for message in messages) == max(request_.sampling.n, 1)
+
+
+LIMITS = Limits(vocab_size=VOCAB, max_tokens=CONTEXT)
+
+
+@settings(max_examples=500, deadline=None)
+@given(request_=REQUESTS)
+def test_the_validator_names_fields_that_exist(request_: pb.GenerateRequest) -> None:
+    try:
+        check(params_of(request_), LIMITS)
+    except InvalidRequest as error:
+        known = {field.name for field in pb.Sampling.DESCRIPTOR.fields}
+        for violation in error.violations:
+            if violation.field.startswith("sampling."):
+                assert violation.field.removeprefix("sampling.") in known
+            assert len(str(violation.sentence)) < 300
+        assert len({(v.field, v.sentence) for v in error.violations}) == len(error.violations)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=200))
+def test_raw_bytes(house: House, data: bytes) -> None:
+    """Whatever arrives under the method's name; what is no message is grpc's own to refuse."""
+    house.link.script = checked_answer
+    call = house.channel.unary_stream("/lorikeet.v1.Inference/Generate")
+    try:
+        pb.GenerateRequest.FromString(data)
+    except Exception:  # noqa: BLE001
+        with pytest.raises(grpc.RpcError):
+            list(call(data, timeout=PATIENCE))
+        return
+    try:
+        list(call(data, timeout=PATIENCE))
+    except grpc.RpcError as error:
+        assert error.code() in ALLOWED, error

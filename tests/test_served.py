@@ -1,0 +1,187 @@
+"""The whole house: a real server process asked over gRPC, with transformers and PEFT as judges."""
+
+import os
+import random
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from lorikeet import Client, LorikeetError
+from lorikeet.local import Serving, serving
+from tests.server.front.house import make_tokenizer
+from tests.toys import make_adapter, make_base, reference_answer
+
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "rank4": {"r": 4},
+    "rank8-rs": {"r": 8, "use_rslora": True},
+    "patterns": {"r": 16, "rank_pattern": {"q_proj": 3}, "alpha_pattern": {"v_proj": 2}},
+    "regex": {"r": 64, "target_modules": r".*\.(q|v)_proj"},
+}
+FLAGS = ("--threads", "1", "--cache-tokens", "4096", "--debug-checks")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_base(tmp_path_factory.mktemp("served-base"), "qwen3")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), bos_token="<s>", eos_token="</s>")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("served-adapters")
+    return {
+        name: make_adapter(base, root / name, seed, **o) for seed, (name, o) in enumerate(ADAPTERS.items())
+    }
+
+
+@pytest.fixture(scope="module")
+def server(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(base, tmp_path_factory.mktemp("served"), FLAGS) as running:
+        with Client(running.target) as client:
+            running.wait_ready(client)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Serving, folders: dict[str, Path]) -> Iterator[Client]:
+    with Client(server.target, timeout=60) as client:
+        for name, folder in folders.items():
+            client.adapters.upload(folder, name)
+        yield client
+
+
+def test_greedy_tokens_over_grpc_equal_peft_generate(
+    client: Client, base: Path, folders: dict[str, Path]
+) -> None:
+    """Base and all adapters at once, several prompts each, all in the same batches."""
+    numbers = random.Random(0)
+    prompts = [[numbers.randrange(8, 300) for _ in range(length)] for length in (3, 20, 47)]
+    asked = [(name, prompt) for name in ("", *folders) for prompt in prompts]
+
+    def ask(one: tuple[str, list[int]]) -> list[int]:
+        options = {"max_new_tokens": 24, "ignore_eos": True}
+        return list(client.generate(one[1], adapter=one[0], **options).result().samples[0].token_ids)
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answers = list(pool.map(ask, asked))
+    for (name, prompt), answer in zip(asked, answers, strict=True):
+        model = AutoModelForCausalLM.from_pretrained(base)
+        oracle = (PeftModel.from_pretrained(model, folders[name]) if name else model).eval()
+        assert answer == reference_answer(oracle, prompt, 24, eos_token_id=None), name
+
+
+def test_streamed_text_is_the_decoded_answer_and_usage_adds_up(client: Client, base: Path) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    generation = client.generate("the cat sat", adapter="rank4", max_new_tokens=20, ignore_eos=True)
+    text = "".join(generation)
+    result = generation.result()
+    sample = result.samples[0]
+    assert text == sample.text == tokenizer.decode(sample.token_ids, skip_special_tokens=True)
+    assert result.adapter_version == "rank4@1"
+    assert (sample.finish_reason, sample.usage.completion_tokens) == ("length", 20)
+    assert sample.usage.prompt_tokens == len(client.tokenize("the cat sat"))
+
+
+def test_seeds_reproduce_samples_and_logprobs_come_along(client: Client) -> None:
+    options = {"temperature": 0.8, "seed": 11, "n": 3, "max_new_tokens": 12, "logprobs": 2}
+    first = client.generate("hello world", adapter="regex", **options).result()
+    again = client.generate("hello world", adapter="regex", **options).result()
+    assert [s.token_ids for s in first.samples] == [s.token_ids for s in again.samples]
+    assert len({tuple(s.token_ids) for s in first.samples}) > 1
+    assert all(len(s.logprobs) == len(s.token_ids) for s in first.samples)
+
+
+def test_the_set_survives_a_restart_and_a_lost_engine_is_started_again(
+    base: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 10, "ignore_eos": True}
+
+    def answers(client: Client) -> list[str]:
+        return [client.generate("the mat", adapter=name, **options).text() for name in ("", "rank4", "regex")]
+
+    with serving(base, tmp_path, FLAGS) as server, Client(server.target) as client:
+        server.wait_ready(client)
+        stored = [client.adapters.upload(folders[name], name) for name in ("rank4", "regex")]
+        before = answers(client)
+        _kill_engine_of(server)
+        assert answers(client) == before
+    with serving(base, tmp_path, FLAGS) as server, Client(server.target) as client:
+        server.wait_ready(client)
+        assert [(v.id, v.digest) for v in client.adapters.list()] == [(v.id, v.digest) for v in stored]
+        assert answers(client) == before
+
+
+def _kill_engine_of(server: Serving) -> None:
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(server.process.pid)], capture_output=True, text=True, check=True
+    )
+    for pid in listed.stdout.split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.long)])
+def test_a_server_killed_during_uploads_keeps_what_it_confirmed_and_shows_nothing_partial(
+    base: Path, tmp_path: Path, kills: int
+) -> None:
+    made = [make_adapter(base, tmp_path / f"a{i}", seed=100 + i, r=64) for i in range(4)]
+    numbers = random.Random(kills)
+    confirmed: dict[str, str] = {}
+    for number in range(kills):
+        with serving(base, tmp_path, FLAGS) as server, Client(server.target, timeout=60) as client:
+            server.wait_ready(client)
+            stored = {version.id: version.digest for version in client.adapters.list()}
+            assert confirmed.items() <= stored.items()
+            _check_folders(tmp_path / "store")
+            storm = Storm(client, confirmed, stop_after=numbers.randrange(1, 7))
+            uploaders = [
+                threading.Thread(target=storm.upload, args=(made[i], f"u{i}-{number}")) for i in range(4)
+            ]
+            for thread in uploaders:
+                thread.start()
+            assert storm.is_enough.wait(60)
+            server.process.kill()
+            for thread in uploaders:
+                thread.join()
+    assert confirmed
+
+
+@dataclass
+class Storm:
+    """Uploads without end; enough once so many were confirmed, while others are under way."""
+
+    client: Client
+    confirmed: dict[str, str]
+    stop_after: int
+    is_enough: threading.Event = field(default_factory=threading.Event)
+
+    def upload(self, folder: Path, name: str) -> None:
+        before = len(self.confirmed)
+        for count in range(1000):
+            try:
+                version = self.client.adapters.upload(folder, f"{name}-{count}")
+            except LorikeetError:
+                return
+            self.confirmed[version.id] = version.digest
+            if len(self.confirmed) - before >= self.stop_after:
+                self.is_enough.set()
+
+
+def _check_folders(store: Path) -> None:
+    """Every stored folder is whole; staging is empty once a server has started."""
+    for folder in store.glob("blobs/*/*"):
+        names = {file.name for file in folder.iterdir()}
+        assert names == {"adapter_config.json", "adapter_model.safetensors", "manifest.json"}
+    assert list((store / "staging").iterdir()) == []
