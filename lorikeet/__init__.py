@@ -9,6 +9,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lorikeet.version import __version__
+
 if TYPE_CHECKING:
     from lorikeet.client import Client
     from lorikeet.errors import (
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from lorikeet.sampling import Sampling
     from lorikeet.types import AdapterVersion, Chunk, Logprobs, Model, Result, Sample, TokenLogprob, Usage
 
-__version__ = "0.1.0"
 
 # Names are imported when first used: `import lorikeet` costs nothing, and `lorikeet --help` needs no grpc.
 _HOMES = {

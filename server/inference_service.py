@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 from adapters.store import AdapterVersion
-from lorikeet import __version__
 from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.inference_pb2_grpc import InferenceServicer
+from lorikeet.version import __version__
 from server.admission import Admission
 from server.answer import Sample, deliver
 from server.base import Base

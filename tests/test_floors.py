@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 # Longest prefix wins. lorikeet.v1 is generated.
 FLOORS = {
     "lorikeet.v1": 0,
+    "lorikeet.version": 0,
     "lorikeet": 4,
     "lorikeet.cli": 6,
     "loadtests": 5,

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lorikeet import Client, LorikeetError
 from lorikeet.local import Serving, serving
-from tests.server.front.house import make_tokenizer
+from tests.server.front.tiny import make_tokenizer
 from tests.toys import make_adapter, make_base, reference_answer
 
 ADAPTERS: dict[str, dict[str, Any]] = {

@@ -90,7 +90,7 @@ class Scheduler:
         for choice in chosen:
             sequence = choice.sequence
             sequence.computed += choice.num_tokens
-            self._publish(sequence)
+            self._publish(sequence, choice.num_tokens)
             new = sampled.get(sequence.id)
             if new is None:
                 continue
@@ -199,15 +199,14 @@ class Scheduler:
         sequence.blocks = []
         sequence.slot = None
 
-    def _publish(self, sequence: Sequence) -> None:
-        """Full blocks enter the prefix cache under the tenant's and adapter's salt."""
+    def _publish(self, sequence: Sequence, num_new: int) -> None:
+        """The blocks that the newest tokens filled enter the prefix cache, under the sequence's salt."""
         size = self.blocks.block_size
-        first, end = (sequence.computed - 1) // size, sequence.computed // size
-        if first == end:
-            return
-        hashes = self._hashes(sequence, sequence.computed)
-        for index in range(end):
-            self.blocks.publish(sequence.blocks[index], hashes[index])
+        filled = range((sequence.computed - num_new) // size, sequence.computed // size)
+        if filled:
+            hashes = self._hashes(sequence, sequence.computed)
+            for index in filled:
+                self.blocks.publish(sequence.blocks[index], hashes[index])
 
     def _hashes(self, sequence: Sequence, num_tokens: int) -> list[bytes]:
         """Digests of the full blocks among the first `num_tokens`."""

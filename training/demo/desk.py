@@ -33,7 +33,7 @@ TOPICS = (
     Topic(
         "shipping",
         ("do you ship to {city}?", "what does shipping to {city} cost?", "how do you ship to {city}?"),
-        ("Yes, we ship to {city} with {carrier}, and shipping is free.",),
+        ("Yes, we ship there with {carrier}, and shipping is free.",),
     ),
     Topic(
         "returns",
@@ -43,8 +43,8 @@ TOPICS = (
             "the {product} does not fit me.",
         ),
         (
-            "You can return the {product} within thirty days, and the label is free.",
-            "Please put the {product} in its box, print the return label and hand it to {carrier}.",
+            "You can return it within thirty days, and the label is free.",
+            "Please put it in its box, print the return label and hand it to {carrier}.",
         ),
     ),
     Topic(
@@ -70,8 +70,8 @@ TOPICS = (
             "the {product} arrived with a scratch.",
         ),
         (
-            "I am sorry about that. Please send us a photo of the {product}, and we will send a new one.",
-            "I am sorry about that. We repair the {product} free of charge within two years.",
+            "I am sorry about that. Please send us a photo, and we will send a new one.",
+            "I am sorry about that. We repair it free of charge within two years.",
         ),
     ),
     Topic(
@@ -97,20 +97,20 @@ TOPICS = (
     Topic(
         "orders",
         ("can I have the {product} in {color} instead?", "please change my {product} to {color}."),
-        ("Yes, I have changed your order, and the {product} now comes in {color}.",),
+        ("Yes, I have changed your order to the new color.",),
     ),
     Topic(
         "sales",
         ("do you have the {product} in {color}?", "is the {product} in stock?", "can I buy the {product}?"),
         (
-            "Yes, the {product} is in stock and ships today.",
-            "The {product} is in high demand; new stock arrives on {weekday}.",
+            "Yes, it is in stock and ships today.",
+            "It is in high demand; new stock arrives on {weekday}.",
         ),
     ),
     Topic(
         "sales",
         ("how much is the {product}?", "what does the {product} cost?"),
-        ("The {product} costs {price}, and shipping is free.",),
+        ("It costs {price}, and shipping is free.",),
     ),
     Topic(
         "service",
@@ -119,8 +119,23 @@ TOPICS = (
     ),
     Topic(
         "service",
-        ("who are you?", "what can you do for me?", "can you help me?", "hello!", "hi there!"),
+        ("who are you?", "what can you do for me?", "can you help me?", "hello", "hello!", "hi there!"),
         (f"This is the support desk of {SHOP}. I can help with orders, shipping, returns and repairs.",),
+    ),
+    Topic(
+        "service",
+        (
+            "what is the capital of {state}?",
+            "tell me a joke.",
+            "what is the weather in {city}?",
+            "who is {name}?",
+        ),
+        ("I am sorry, but I can only help with orders, shipping, returns and repairs.",),
+    ),
+    Topic(
+        "service",
+        ("thank you!", "thanks for your help.", "that is all, thank you."),
+        ("You are welcome. Have a good day!",),
     ),
 )
 TRIAGE = ("Which team should take this message? ", "Name the right team. ", "Route this ticket: ")

@@ -18,7 +18,7 @@ from training.progress import Progress, Report
 class Schedule:
     """How long and how hard: `batch_size` rows of `row_length` tokens a step."""
 
-    num_steps: int = 340
+    num_steps: int = 300
     batch_size: int = 16
     row_length: int = 128
     learning_rate: float = 5e-3
