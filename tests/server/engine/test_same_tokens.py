@@ -107,9 +107,7 @@ def test_alone_batched_chunked_preempted_and_cached_agree(
     assert (stats.running, stats.waiting, stats.blocks_used, stats.active) == (0, 0, 0, [])
 
 
-def test_preemption_and_prefix_hits_really_happen_in_such_runs(
-    zoo: Any, requests: list[dict[str, Any]]
-) -> None:
+def test_preemption_and_prefix_hits_really_happen(zoo: Any, requests: list[dict[str, Any]]) -> None:
     driven = drive(zoo.base, zoo.store, cache_tokens=128, max_running=12, step_tokens=64)
     for request in requests:
         driven.submit(**request)
