@@ -67,7 +67,7 @@ class AdapterVersion(_message.Message):
     base_model: str
     targets: _containers.RepeatedScalarFieldContainer[str]
     resident: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., size: _Optional[int] = ..., rank: _Optional[int] = ..., num_parameters: _Optional[int] = ..., base_model: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., resident: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., size: _Optional[int] = ..., rank: _Optional[int] = ..., num_parameters: _Optional[int] = ..., base_model: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., resident: bool = ...) -> None: ...
 
 class GetAdapterRequest(_message.Message):
     __slots__ = ("adapter_id",)

@@ -5,7 +5,7 @@ import warnings
 
 from lorikeet.v1 import adapters_pb2 as lorikeet_dot_v1_dot_adapters__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.80.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class AdaptersStub:
+class AdaptersStub(object):
     """The adapters a server holds: immutable versions under names.
     """
 
@@ -57,7 +57,7 @@ class AdaptersStub:
                 _registered_method=True)
 
 
-class AdaptersServicer:
+class AdaptersServicer(object):
     """The adapters a server holds: immutable versions under names.
     """
 
@@ -142,7 +142,7 @@ def add_AdaptersServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Adapters:
+class Adapters(object):
     """The adapters a server holds: immutable versions under names.
     """
 

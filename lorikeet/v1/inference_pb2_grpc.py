@@ -5,7 +5,7 @@ import warnings
 
 from lorikeet.v1 import inference_pb2 as lorikeet_dot_v1_dot_inference__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.80.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class InferenceStub:
+class InferenceStub(object):
     """Text generation over the base model and any adapter the caller may use.
     """
 
@@ -52,7 +52,7 @@ class InferenceStub:
                 _registered_method=True)
 
 
-class InferenceServicer:
+class InferenceServicer(object):
     """Text generation over the base model and any adapter the caller may use.
     """
 
@@ -120,7 +120,7 @@ def add_InferenceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Inference:
+class Inference(object):
     """Text generation over the base model and any adapter the caller may use.
     """
 
