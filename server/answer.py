@@ -1,6 +1,5 @@
 """One sequence's tokens on their way to the client."""
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -109,13 +108,8 @@ class Sample:
         return pb.TokenLogprob(token_id=token_id, text=self._text.token_text(token_id), logprob=logprob)
 
 
-async def deliver(
-    sample: Sample, tokens: AsyncIterator[list[Token] | Failure], write: Write, interval: float
-) -> None:
-    """Writes a sample's messages: the first token at once, then one message per interval at most.
-
-    Tokens wait at the link meanwhile, so a token costs no wake-up. Leaving early aborts the sequence.
-    """
+async def deliver(sample: Sample, tokens: AsyncIterator[list[Token] | Failure], write: Write) -> None:
+    """Writes a sample's messages, one for each item of the link. Leaving early aborts the sequence."""
     async with aclosing(cast(AsyncGenerator[list[Token] | Failure, None], tokens)):
         async for item in tokens:
             if isinstance(item, Failure):
@@ -123,7 +117,6 @@ async def deliver(
             await write(sample.take(item))
             if sample.finished:
                 return
-            await asyncio.sleep(interval)
     raise EngineLost("The engine ended the answer early; try again.")
 
 

@@ -23,6 +23,8 @@ from server.stream import Stream
 # An engine lost this many times in a row without one token in between is not started again.
 MAX_FRUITLESS_STARTS = 3
 STOP_SECONDS = 10.0
+# From this many streams on, each is told at the configured interval.
+CROWD = 16
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class EngineProcess:
     def __init__(self, config: ServerConfig) -> None:
         names = [f.name for f in fields(EngineConfig)]
         self._config = EngineConfig(**{name: getattr(config, name) for name in names})
+        self._stream_interval = config.stream_interval
         self._folder = tempfile.TemporaryDirectory(prefix="lorikeet-")
         self._context = zmq.asyncio.Context()
         self._streams: dict[int, Stream] = {}
@@ -47,6 +50,8 @@ class EngineProcess:
         self._ready: Ready | None = None
         self._stats: Stats | None = None
         self._fruitless_starts = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._death: asyncio.Future[int] | None = None
 
     @property
     def ready(self) -> Ready | None:
@@ -58,6 +63,7 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
+        assert self._process is not None, "the engine was started"
         return self._process.pid
 
     def new_id(self) -> int:
@@ -67,8 +73,9 @@ class EngineProcess:
         """Returns when the base is loaded; raises EngineFailed."""
         try:
             await self._start_process()
-        except EngineFailed:
-            await self._clean_up()
+        except BaseException:
+            # Also when the start was cancelled: no process may be left behind.
+            await self._clean_up(patience=0.0)
             raise
         self._watcher = asyncio.create_task(self._watch())
 
@@ -79,13 +86,13 @@ class EngineProcess:
         if self._ready is not None:
             await self._send(Stop())
         self._lose_streams("the server stopped")
-        await self._clean_up()
+        await self._clean_up(STOP_SECONDS)
 
-    async def _clean_up(self) -> None:
-        try:
-            await asyncio.wait_for(asyncio.shield(self._death), STOP_SECONDS)
-        except TimeoutError:
-            self._process.kill()
+    async def _clean_up(self, patience: float) -> None:
+        if self._process is not None and self._death is not None:
+            await asyncio.wait((self._death,), timeout=patience)
+            if not self._death.done():
+                self._process.kill()
             await self._death
         self._close_sockets()
         self._context.term()
@@ -93,7 +100,8 @@ class EngineProcess:
 
     async def submit(self, request: Submit) -> AsyncIterator[list[Token] | Failure]:
         """While the engine restarts the sequence waits with the others that will be resubmitted."""
-        stream = self._streams[request.id] = Stream(request)
+        share = min(1.0, (len(self._streams) + 1) / CROWD)
+        stream = self._streams[request.id] = Stream(request, self._stream_interval * share)
         if self._ready is not None:
             await self._send(request)
         try:
@@ -149,6 +157,7 @@ class EngineProcess:
         """None once the process is gone and everything it said was read."""
         receive = asyncio.ensure_future(self._reports.recv())
         try:
+            assert self._death is not None, "the engine was started"
             await asyncio.wait((receive, self._death), return_when=asyncio.FIRST_COMPLETED)
             if not receive.done():
                 await asyncio.wait((receive,), timeout=0.2)
@@ -161,7 +170,7 @@ class EngineProcess:
         while True:
             while (report := await self._next_report()) is not None:
                 self._hand_out(report)
-            log.error("the engine died with exit code %s", self._process.returncode)
+            log.error("the engine died")
             self._ready = self._stats = None
             self._close_sockets()
             self._fruitless_starts += 1

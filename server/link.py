@@ -22,7 +22,7 @@ class EngineLink(Protocol):
         """The newest gauges."""
 
     def submit(self, request: Submit) -> AsyncIterator[list[Token] | Failure]:
-        """Start a sequence. Each item holds all tokens that came since the last one was taken.
+        """Start a sequence. The first and the last token come at once, those between them in groups.
 
         The iterator ends after a token with a finish or after a Failure; closing it early aborts the
         sequence. Raises EngineLost if the engine goes away.

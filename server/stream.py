@@ -9,32 +9,45 @@ from server.link import EngineLost
 
 
 class Stream:
-    def __init__(self, request: Submit) -> None:
+    """Wakes its reader at once for the first and the last token, and in between once per interval.
+
+    A wake-up costs more than a token; what comes meanwhile waits here and goes out together.
+    """
+
+    def __init__(self, request: Submit, interval: float) -> None:
         self.request = request
         self.answered: list[int] = []
-        self.started = False
+        self._interval = interval
         self._waiting: list[Token] = []
         self._failure: Failure | EngineLost | None = None
         self._news = asyncio.Event()
+        self._taken_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def put(self, token: Token) -> None:
         # A resubmitted sequence says its start again; the reader heard it before.
-        if token.started is not None and self.started:
+        if token.started is not None and self.answered:
             token = msgspec.structs.replace(token, started=None)
-        self.started = True
         self.answered.append(token.token)
         self._waiting.append(token)
-        self._news.set()
+        if token.finish or len(self.answered) == 1:
+            self._wake()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self._taken_at + self._interval, self._wake)
 
     def fail(self, failure: Failure | EngineLost) -> None:
+        """What was put before is still read first."""
         self._failure = failure
-        self._news.set()
+        self._wake()
 
     async def take(self) -> list[Token] | Failure:
-        """All tokens since the last call, waiting for one; then the failure, if there is one."""
+        """All tokens since the last call; then the failure, if there is one."""
         await self._news.wait()
         if self._waiting:
             tokens, self._waiting = self._waiting, []
+            self._taken_at = asyncio.get_running_loop().time()
+            self._stop_timer()
             if self._failure is None:
                 self._news.clear()
             return tokens
@@ -48,3 +61,12 @@ class Stream:
         tokens = self.request.tokens + self.answered
         num_answered = self.request.num_answered + len(self.answered)
         return msgspec.structs.replace(self.request, tokens=tokens, num_answered=num_answered)
+
+    def _wake(self) -> None:
+        self._stop_timer()
+        self._news.set()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -14,7 +14,7 @@ from server.engine.messages import Logprobs, Started, Submit, Token
 from server.job import SEED_STRIDE
 from server.link import EngineLost
 from server.text import Text
-from tests.server.front.house import PATIENCE, READY, House, Item, Open, batches, script
+from tests.server.front.house import PATIENCE, READY, House, Item, batches, script
 from tests.server.front.tiny import CONTEXT
 
 RETRY = {"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1}
@@ -229,8 +229,7 @@ def test_logprobs_end_with_the_stop(house: House, text: Text) -> None:
     assert len(message.logprobs) == len(message.token_ids) < len(text.encode("hello world"))
 
 
-def test_tokens_of_one_interval_share_a_message(open_house: Open, text: Text) -> None:
-    house = open_house(stream_interval=0.01)
+def test_tokens_that_come_together_share_a_message(house: House, text: Text) -> None:
     house.link.script = script(text, "the cat sat on the mat", size=4)
     messages = house.generate()
     assert all(len(message.token_ids) <= 4 for message in messages)
