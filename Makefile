@@ -17,8 +17,8 @@ install: $(READY)  ## Make .venv with everything in it
 # torch first: on its own it is the build that fits the machine, and all others accept it.
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[server,training,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[server,training,dev]'
 	touch $@
 
 demo: install  ## Train three skills, serve them at once, show what they learned

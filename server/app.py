@@ -13,7 +13,6 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
-from adapters.manifest import BaseShapes
 from adapters.store import LocalStore
 from lorikeet.v1 import adapters_pb2, inference_pb2
 from lorikeet.v1.adapters_pb2_grpc import add_AdaptersServicer_to_server
@@ -79,13 +78,12 @@ class Front:
         base = read_base(config.base)
         text = Text(config.base)
         metrics = Metrics()
-        shapes = BaseShapes(base.model.linear_shapes())
         self._config = config
         self._metrics = metrics
         self._link = link_factory(config)
         metrics.registry.register(EngineCollector(self._link, config.vllm_metrics))
         store = LocalStore(config.adapter_store)
-        self._directory = Directory(store, shapes, config.max_rank, config.max_adapter_bytes)
+        self._directory = Directory(store, self._link, config.max_rank, config.max_adapter_bytes)
         self._generating = Admission(config.queue_limit, "sequences")
         self._uploading = Admission(MAX_UPLOADS, "uploads")
         self._inference = InferenceService(

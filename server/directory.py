@@ -18,6 +18,7 @@ from adapters.sandbox import inspect_in_sandbox
 from adapters.staging import Staging
 from adapters.store import AdapterVersion, LocalStore
 from server.errors import NoSuchAdapter
+from server.link import EngineLink, require_ready
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -26,9 +27,9 @@ T = TypeVar("T")
 class Directory:
     """Adapters by tenant and reference. All methods belong to the event loop's thread."""
 
-    def __init__(self, store: LocalStore, shapes: BaseShapes, max_rank: int, max_bytes: int) -> None:
+    def __init__(self, store: LocalStore, link: EngineLink, max_rank: int, max_bytes: int) -> None:
         self._store = store
-        self._shapes = shapes
+        self._link = link
         self._max_rank = max_rank
         self._max_bytes = max_bytes
         self._holds: Counter[str] = Counter()
@@ -88,10 +89,11 @@ class Directory:
         await _run(self._uploads, lambda: staging.write(file, offset, data))
 
     async def commit(self, staging: Staging, tenant: str, name: str) -> AdapterVersion:
-        """Seals, checks and stores a complete upload."""
+        """Seals, checks and stores a complete upload. Raises NotReady while nobody knows the base."""
+        shapes = BaseShapes(require_ready(self._link).linears)
         await _run(self._uploads, staging.seal)
         check = inspect_in_sandbox
-        manifest = await _run(self._uploads, lambda: check(staging.folder, self._shapes, self._max_rank))
+        manifest = await _run(self._uploads, lambda: check(staging.folder, shapes, self._max_rank))
         return await _run(self._uploads, lambda: self._store.commit(staging, tenant, name, manifest))
 
     def collect(self) -> None:

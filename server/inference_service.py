@@ -17,10 +17,9 @@ from server.base import Base
 from server.caller import current_caller
 from server.config import ServerConfig
 from server.directory import Directory
-from server.engine.messages import Ready
-from server.errors import InvalidRequest, NotReady
+from server.errors import InvalidRequest
 from server.job import Job
-from server.link import EngineLink
+from server.link import EngineLink, require_ready
 from server.metrics import Metrics
 from server.prompt import encode, encode_chat, tokenize
 from server.requests import Limits, check, check_chat, check_text
@@ -81,13 +80,13 @@ class InferenceService(InferenceServicer):
                     await self._answer(job, writer)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
-        ready = self._ready()
+        ready = require_ready(self._link)
         return pb.Model(
             name=self._base.name,
-            family=self._base.model.family,
+            family=ready.family,
             quantization=self._config.quantization,
             dtype=ready.dtype,
-            vocab_size=self._base.model.vocab_size,
+            vocab_size=ready.vocab_size,
             max_context=ready.max_context,
             max_rank=ready.max_rank,
             adapter_slots=ready.adapter_slots,
@@ -110,16 +109,10 @@ class InferenceService(InferenceServicer):
                 raise InvalidRequest.of("input", "set exactly one of text and chat.")
         return pb.TokenizeResponse(token_ids=ids)
 
-    def _ready(self) -> Ready:
-        ready = self._link.ready
-        if ready is None:
-            raise NotReady("The model is loading; try again in a moment.")
-        return ready
-
     def _limits(self) -> Limits:
-        ready = self._ready()
+        ready = require_ready(self._link)
         max_tokens = min(ready.max_context, ready.num_blocks * ready.block_size)
-        return Limits(vocab_size=self._base.model.vocab_size, max_tokens=max_tokens)
+        return Limits(vocab_size=ready.vocab_size, max_tokens=max_tokens)
 
     @asynccontextmanager
     async def _adapter(self, adapter_id: str) -> AsyncIterator[AdapterVersion | None]:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from server.engine.messages import Failure, Ready, Stats, Submit, Token
+from server.errors import NotReady
 
 
 class EngineLost(Exception):
@@ -30,3 +31,10 @@ class EngineLink(Protocol):
 
     def new_id(self) -> int:
         """A sequence id that this link has not given before."""
+
+
+def require_ready(link: EngineLink) -> Ready:
+    """What the engine said of itself; raises NotReady before that, and while it is lost."""
+    if link.ready is None:
+        raise NotReady("The model is loading; try again in a moment.")
+    return link.ready

@@ -75,7 +75,8 @@ class AdaptersServicer(object):
         RESOURCE_EXHAUSTED   larger than the server takes (details: QuotaFailure), or too many uploads at once
         (details: RetryInfo)
         DEADLINE_EXCEEDED    the next message of the upload did not come within a minute
-        UNAVAILABLE          the store cannot write, or the server is draining (details: RetryInfo)
+        UNAVAILABLE          the model is loading, the store cannot write, or the server is draining
+        (details: RetryInfo)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

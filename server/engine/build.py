@@ -49,6 +49,9 @@ def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     scheduler = Scheduler(blocks, slots, config.max_running, step_tokens)
     runner = Runner(decoder, make_cache(decoder, num_blocks, config.block_size), config.block_size, slots)
     ready = Ready(
+        family=decoder.config.family,
+        vocab_size=decoder.config.vocab_size,
+        linears=decoder.config.linear_shapes(),
         block_size=config.block_size,
         num_blocks=num_blocks,
         adapter_slots=config.adapter_slots,

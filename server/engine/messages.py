@@ -114,8 +114,12 @@ class StepReport(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):
-    """The first message of an engine: the base is loaded."""
+    """The first message of an engine: the base is loaded, and this is what it is."""
 
+    family: str
+    vocab_size: int
+    # Every linear that an adapter may change: name -> (out_features, in_features).
+    linears: dict[str, tuple[int, int]]
     block_size: int
     num_blocks: int
     adapter_slots: int

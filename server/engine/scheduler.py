@@ -67,12 +67,17 @@ class Scheduler:
                 budget -= self._choose(sequence, budget, chosen)
         # Growing an old prompt may have sent back a newer sequence that was chosen before it.
         chosen = [choice for choice in chosen if choice.sequence.slot is not None]
+        self._choose_waiting(budget, chosen)
+        return chosen
+
+    def _choose_waiting(self, budget: int, chosen: list[Chosen]) -> None:
+        if not budget or len(self.running) >= self._max_running:
+            return
         for sequence in self.queue.candidates():
-            if not budget or len(self.running) >= self._max_running:
-                break
             if self._admit(sequence):
                 budget -= self._choose(sequence, budget, chosen)
-        return chosen
+                if not budget or len(self.running) >= self._max_running:
+                    return
 
     def _choose(self, sequence: Sequence, budget: int, chosen: list[Chosen]) -> int:
         """Appends the sequence's share of the step; returns its tokens."""

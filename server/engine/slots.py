@@ -7,7 +7,6 @@
 Slot 0 is the base: always resident, nothing to hold.
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,20 +45,20 @@ class AdapterSlots:
         self.num_slots = num_slots
         self.num_loads = 0
         self.num_evictions = 0
-        self.load_seconds = 0.0
-        # Changes whenever a slot changes hands: a key for whatever is made of slots' contents.
-        self.generation = 0
         self._host = host
         self._copy = _copier(device)
         self._free = list(range(num_slots, 0, -1))
         # Least recently used first.
         self._occupants: OrderedDict[str, Occupant] = OrderedDict()
-        self._asked_at: dict[str, float] = {}
+
+    @property
+    def load_seconds(self) -> float:
+        """Spent reading adapters, over all loads."""
+        return self._host.read_seconds
 
     def prefetch(self, digest: str) -> None:
         """Begins to read an adapter that a sequence will want."""
         if digest and digest not in self._occupants:
-            self._asked_at.setdefault(digest, time.monotonic())
             self._host.prefetch(digest)
 
     def acquire(self, digest: str) -> int | None:
@@ -103,15 +102,12 @@ class AdapterSlots:
         try:
             blob = self._host.get(digest)
         except Exception as error:
-            self._asked_at.pop(digest, None)
             raise AdapterUnavailable(str(error)) from error
         slot = self._take_slot() if blob is not None else None
         if blob is None or slot is None:
             return None
         on_device, landed = self._copy(blob)
         self.num_loads += 1
-        self.load_seconds += time.monotonic() - self._asked_at.pop(digest)
-        self.generation += 1
         self._occupants[digest] = Occupant(digest, slot, on_device, landed)
         return self._occupants[digest]
 

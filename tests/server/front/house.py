@@ -19,11 +19,21 @@ from lorikeet.v1.inference_pb2_grpc import InferenceStub
 from server.app import Front
 from server.engine.messages import Failure, Ready, Started, Stats, Submit, Token
 from server.text import Text
-from tests.server.front.tiny import CONTEXT
+from tests.server.front.tiny import CONTEXT, VOCAB
 
 T = TypeVar("T")
 PATIENCE = 20.0
+SHAPES = {"q_proj": (16, 16), "k_proj": (8, 16), "v_proj": (8, 16), "o_proj": (16, 16)}
+MLP = {"gate_proj": (24, 16), "up_proj": (24, 16), "down_proj": (16, 24)}
 READY = Ready(
+    family="llama",
+    vocab_size=VOCAB,
+    linears={
+        f"model.layers.{layer}.{part}.{name}": shape
+        for layer in range(2)
+        for part, shapes in (("self_attn", SHAPES), ("mlp", MLP))
+        for name, shape in shapes.items()
+    },
     block_size=4,
     num_blocks=100,
     adapter_slots=8,

@@ -1,0 +1,154 @@
+"""Every command in README and docs is run, in order, against one small house."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format, message_factory
+from google.protobuf.descriptor_pool import Default
+
+from lorikeet import Client
+from lorikeet.local import serving
+from lorikeet.v1 import adapters_pb2, inference_pb2
+from training.demo.base import BaseRecipe
+from training.demo.build import build_demo
+from training.demo.pretrain import Schedule
+from training.demo.skills import RECIPES
+
+ROOT = Path(__file__).parent.parent
+# The order in which a reader would meet them; operators.md deletes what the others use.
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("training", "applications", "operators"))]
+OTHERS = ["docs/internals.md", "docs/performance.md", "docs/reliability.md"]
+MICRO = BaseRecipe(
+    num_documents=300, vocab_size=512, schedule=Schedule(num_steps=5, batch_size=4, row_length=64)
+)
+SERVICES = (inference_pb2.DESCRIPTOR, adapters_pb2.DESCRIPTOR)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: its language and text."""
+
+    language: str
+    text: str
+
+
+def blocks(page: str) -> list[Block]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    return [Block(language, text) for language, text in fenced]
+
+
+def commands(page: str) -> list[str]:
+    return [line for b in blocks(page) if b.language == "sh" for line in b.text.splitlines() if line]
+
+
+@dataclass(frozen=True)
+class Here:
+    """A folder as the README's reader has it after `make demo`, and a server."""
+
+    folder: Path
+    target: str
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": "/usr/bin:/bin", "LORIKEET_TARGET": self.target, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+    folder = tmp_path_factory.mktemp("reader")
+    legal = next(recipe for recipe in RECIPES if recipe.name == "legal")
+    demo = build_demo(folder / ".lorikeet/demo", None, MICRO, (legal,))
+    (folder / "server.toml").write_text(
+        next(b.text for b in blocks("docs/operators.md") if b.language == "toml")
+    )
+    with serving(demo.base, folder, ("--threads", "1")) as server:
+        with Client(server.target) as client:
+            server.wait_ready(client)
+        yield Here(folder, server.target)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_works(page: str, here: Here) -> None:
+    for line in commands(page):
+        words = shlex.split(line.replace("localhost:50051", here.target))
+        program, *arguments = words
+        if program == "make":
+            subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True)
+        elif program == "grpcurl":
+            check_grpcurl(arguments)
+        elif arguments[0] == "serve":
+            check_serve(arguments[1:], here.folder)
+        else:
+            assert program == "lorikeet", line
+            done = here.run([sys.executable, "-m", "lorikeet.cli", *arguments])
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    for block in blocks(page):
+        if block.language == "python":
+            text = block.text.replace("localhost:50051", here.target)
+            done = here.run([sys.executable, "-c", text])
+            assert done.returncode == 0, f"{block.text}\n{done.stderr}"
+
+
+def check_grpcurl(arguments: list[str]) -> None:
+    """The method exists, and the JSON is its request; grpcurl itself is not needed for that."""
+    service, _, method = arguments[-1].rpartition("/")
+    found = Default().FindServiceByName(service).methods_by_name[method]
+    if "-d" in arguments:
+        request = message_factory.GetMessageClass(found.input_type)()
+        json_format.Parse(arguments[arguments.index("-d") + 1], request)
+
+
+def check_serve(arguments: list[str], folder: Path) -> None:
+    """The flags and the file make a configuration; a hub's model is not fetched here."""
+    code = (
+        "import argparse, sys; from lorikeet.cli import serve; import server.app;"
+        "server.app.run = lambda config: print(config.base);"
+        "parser = argparse.ArgumentParser(); serve.add_arguments(parser);"
+        "sys.exit(serve.run(parser.parse_args(sys.argv[1:])))"
+    )
+    done = Here(folder, "").run([sys.executable, "-c", code, *arguments])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("page", OTHERS)
+def test_other_pages_name_only_targets_and_modules_that_exist(page: str) -> None:
+    for line in commands(page):
+        program, *arguments = shlex.split(line)
+        if program == "make":
+            targets = [a for a in arguments if "=" not in a]
+            subprocess.run(["make", "-n", *targets], cwd=ROOT, check=True, capture_output=True)
+        else:
+            raise AssertionError(f"{page}: {line} is not tried by any test")
+
+
+def test_links_and_named_files_exist() -> None:
+    for page in (*PAGES, *OTHERS):
+        text = (ROOT / page).read_text()
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"
+        for file in re.findall(
+            r"`((?:server|adapters|training|lorikeet|tests|loadtests)/[\w/.]+\.py)`", text
+        ):
+            assert (ROOT / file).exists(), f"{page}: {file}"
+
+
+def test_the_toml_in_the_docs_is_toml() -> None:
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "toml":
+                assert tomllib.loads(block.text)
