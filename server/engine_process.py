@@ -22,6 +22,8 @@ from server.stream import Stream
 
 # An engine lost this many times in a row without one token in between is not started again.
 MAX_FRUITLESS_STARTS = 3
+# A request that saw the engine die this often is not submitted again.
+MAX_LOSSES = 2
 STOP_SECONDS = 10.0
 # From this many streams on, each is told at the configured interval.
 CROWD = 16
@@ -41,7 +43,7 @@ class EngineProcess:
         self._config = EngineConfig(**{name: getattr(config, name) for name in names})
         self._stream_interval = config.stream_interval
         self._folder = tempfile.TemporaryDirectory(prefix="lorikeet-")
-        self._context = zmq.asyncio.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._streams: dict[int, Stream] = {}
         self._ids = count(1)
         self._starts = count()
@@ -50,6 +52,7 @@ class EngineProcess:
         self._ready: Ready | None = None
         self._stats: Stats | None = None
         self._fruitless_starts = 0
+        self._lost = ""
         self._process: asyncio.subprocess.Process | None = None
         self._death: asyncio.Future[int] | None = None
 
@@ -83,8 +86,7 @@ class EngineProcess:
         """Ends the process, and every stream that is left with EngineLost."""
         self._watcher.cancel()
         await asyncio.gather(self._watcher, return_exceptions=True)
-        if self._ready is not None:
-            await self._send(Stop())
+        self._send(Stop())
         self._lose_streams("the server stopped")
         await self._clean_up(STOP_SECONDS)
 
@@ -101,10 +103,12 @@ class EngineProcess:
     async def submit(self, request: Submit) -> AsyncIterator[list[Token] | Failure]:
         """While the engine restarts the sequence waits with the others that will be resubmitted."""
         share = min(1.0, (len(self._streams) + 1) / CROWD)
-        stream = self._streams[request.id] = Stream(request, self._stream_interval * share)
-        if self._ready is not None:
-            await self._send(request)
+        stream = Stream(request, self._stream_interval * share)
+        if self._lost:
+            raise EngineLost(self._lost)
+        self._streams[request.id] = stream
         try:
+            self._send(request)
             while True:
                 news = await stream.take()
                 yield news
@@ -112,15 +116,20 @@ class EngineProcess:
                     return
         finally:
             # Still known: the reader left before the end.
-            if self._streams.pop(request.id, None) is not None and self._ready is not None:
-                await self._send(Abort(request.id))
+            if self._streams.pop(request.id, None) is not None:
+                self._send(Abort(request.id))
 
     async def _start_process(self) -> None:
         # Sockets of their own for each start: nothing meant for a lost engine reaches the next.
         folder = Path(self._folder.name) / str(next(self._starts))
         folder.mkdir()
-        self._commands = self._bind(zmq.PUSH, folder / "commands")
-        self._reports = self._bind(zmq.PULL, folder / "reports")
+        # Connected, not bound: a command then waits for the engine in the socket, and never the front.
+        self._commands = self._context.socket(zmq.PUSH)
+        self._commands.set_hwm(0)
+        self._commands.connect(f"ipc://{folder}/commands")
+        self._reports = zmq.asyncio.Context(self._context).socket(zmq.PULL)
+        self._reports.set_hwm(0)
+        self._reports.bind(f"ipc://{folder}/reports")
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -140,18 +149,14 @@ class EngineProcess:
             )
         self._ready = report
 
-    def _bind(self, kind: int, path: Path) -> zmq.asyncio.Socket:
-        socket = self._context.socket(kind)
-        socket.set_hwm(0)
-        socket.bind(f"ipc://{path}")
-        return socket
-
     def _close_sockets(self) -> None:
         self._commands.close(linger=0)
         self._reports.close(linger=0)
 
-    async def _send(self, command: Command) -> None:
-        await self._commands.send(self._encoder.encode(command))
+    def _send(self, command: Command) -> None:
+        """Never waits. What an engine that is gone or loads does not hear is said again to the next one."""
+        if self._ready is not None:
+            self._commands.send(self._encoder.encode(command), zmq.NOBLOCK)
 
     async def _next_report(self) -> Report | None:
         """None once the process is gone and everything it said was read."""
@@ -167,23 +172,31 @@ class EngineProcess:
 
     async def _watch(self) -> None:
         """Hands out reports as long as there is an engine, and starts another when it is lost."""
-        while True:
-            while (report := await self._next_report()) is not None:
-                self._hand_out(report)
-            log.error("the engine died")
-            self._ready = self._stats = None
-            self._close_sockets()
-            self._fruitless_starts += 1
-            if self._fruitless_starts > MAX_FRUITLESS_STARTS:
-                self._lose_streams("the engine dies again and again")
-                return
-            try:
-                await self._start_process()
-            except EngineFailed as error:
-                self._lose_streams(str(error))
-                return
-            for stream in self._streams.values():
-                await self._send(stream.resubmission())
+        try:
+            while True:
+                while (report := await self._next_report()) is not None:
+                    self._hand_out(report)
+                log.error("the engine died")
+                await self._start_again()
+        except Exception as error:
+            log.exception("the engine is lost for good")
+            self._lose_streams(str(error) or type(error).__name__)
+
+    async def _start_again(self) -> None:
+        self._ready = self._stats = None
+        self._close_sockets()
+        self._fruitless_starts += 1
+        if self._fruitless_starts > MAX_FRUITLESS_STARTS:
+            raise EngineFailed("the engine dies again and again")
+        await self._start_process()
+        for stream in list(self._streams.values()):
+            stream.losses += 1
+            if stream.losses > MAX_LOSSES:
+                # It was there every time: the others should not go down with it again.
+                del self._streams[stream.request.id]
+                stream.fail(EngineLost("the engine was lost over and over while it worked on this request"))
+            else:
+                self._send(stream.resubmission())
 
     def _hand_out(self, report: Report) -> None:
         if isinstance(report, (Ready, Broken)):
@@ -203,6 +216,9 @@ class EngineProcess:
                 stream.fail(failure)
 
     def _lose_streams(self, why: str) -> None:
+        """For good: streams end, and new ones are refused."""
+        self._lost = why
+        self._ready = None
         for stream in self._streams.values():
             stream.fail(EngineLost(why))
         self._streams.clear()

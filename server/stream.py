@@ -17,6 +17,8 @@ class Stream:
     def __init__(self, request: Submit, interval: float) -> None:
         self.request = request
         self.answered: list[int] = []
+        # Engines that died while this sequence was theirs.
+        self.losses = 0
         self._interval = interval
         self._waiting: list[Token] = []
         self._failure: Failure | EngineLost | None = None

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,7 @@ class Here:
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     folder = tmp_path_factory.mktemp("reader")
     legal = next(recipe for recipe in RECIPES if recipe.name == "legal")
+    legal = replace(legal, num_train=64, num_heldout=16, epochs=1.0)
     demo = build_demo(folder / ".lorikeet/demo", None, MICRO, (legal,))
     (folder / "server.toml").write_text(
         next(b.text for b in blocks("docs/operators.md") if b.language == "toml")

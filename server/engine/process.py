@@ -5,6 +5,7 @@ front --commands--> [ inbox ] engine [ outbox ] --one report a step--> front
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.messages import Broken, Command, Report, Stop
 
-# An idle engine still reports this often: a front that hears nothing knows that the loop hangs.
+# An idle engine still reports this often.
 TICK_SECONDS = 1.0
 # How long to wait for an adapter before looking again.
 LOADING_SECONDS = 0.002
@@ -35,7 +36,7 @@ class Mailbox:
         self._outbox = context.socket(zmq.PUSH)
         for socket in (self._inbox, self._outbox):
             socket.set_hwm(0)
-        self._inbox.connect(f"ipc://{folder}/commands")
+        self._inbox.bind(f"ipc://{folder}/commands")
         self._outbox.connect(f"ipc://{folder}/reports")
         self._decoder = msgspec.msgpack.Decoder(Command)
         self._encoder = msgspec.msgpack.Encoder()
@@ -83,6 +84,9 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s engine %(levelname)s %(message)s")
     line = sys.stdin.buffer.readline()
     config = msgspec.json.decode(line, type=EngineConfig, dec_hook=lambda kind, value: kind(value))
+    # Ctrl-C and a supervisor's SIGTERM reach the whole group; the front decides when the engine ends.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     mailbox = Mailbox(Path(sys.argv[1]))
     try:

@@ -124,3 +124,41 @@ def test_stopping_ends_open_streams_with_a_word(zoo: Any) -> None:
             os.kill(pid, 0)
 
     asyncio.run(scenario())
+
+
+def test_requests_made_while_the_engine_is_being_lost_are_answered_by_the_next(zoo: Any) -> None:
+    expected = drive(zoo.base, zoo.store)
+    (answer,) = expected.answers(expected.submit(PROMPT, max_new_tokens=8))
+
+    async def scenario() -> None:
+        async with running(zoo) as link:
+            os.kill(link.pid, signal.SIGKILL)
+            asked = [
+                asyncio.create_task(collect(link, request(link, "", max_new_tokens=8))) for _ in range(4)
+            ]
+            gone = link.submit(request(link, "", max_new_tokens=200))
+            left = asyncio.create_task(anext(gone))
+            await asyncio.sleep(0)
+            left.cancel()
+            assert await asyncio.gather(*asked) == [answer] * 4
+            while link.stats is None or link.stats.running:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_kills_every_engine_fails_alone(zoo: Any) -> None:
+    async def scenario() -> None:
+        async with running(zoo) as link:
+            pids = set()
+
+            async def kill_each(num_tokens: int) -> None:
+                if link.ready is not None and link.pid not in pids:
+                    pids.add(link.pid)
+                    os.kill(link.pid, signal.SIGKILL)
+
+            with pytest.raises(EngineLost, match="over and over"):
+                await collect(link, request(link, "", max_new_tokens=240), kill_each)
+            assert len(await collect(link, request(link, "", max_new_tokens=8))) == 8
+
+    asyncio.run(scenario())
