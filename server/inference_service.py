@@ -72,7 +72,7 @@ class InferenceService(InferenceServicer):
                     adapter=adapter,
                     seed=secrets.randbits(64) if params.seed is None else params.seed,
                     max_tokens=limits.max_tokens,
-                    eos=self._eos,
+                    eos=frozenset(i for i in self._eos if i < limits.vocab_size),
                     arrived_at=arrived_at,
                 )
                 writer = Writer(context, self._patience)

@@ -34,7 +34,7 @@ def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     """Loads the base; raises UnsupportedModel, ValueError or OSError with a sentence for the operator."""
     begun = time.monotonic()
     # The front needs a core of its own: threads that wait for each other cannot share one with it.
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) - 1))
+    torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) - 1))
     device = _device(config)
     dtype = _dtype(config, device)
     decoder = load_decoder(find_folder(config.base), config.quantization, dtype, device, config.double_quant)
@@ -107,7 +107,7 @@ def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
 
 
 def _num_blocks(config: EngineConfig, decoder: Decoder, max_context: int) -> int:
-    """As configured, or what fits the memory left; never less than one context of the longest kind."""
+    """As configured, or what fits the memory left."""
     size = config.block_size
     if config.cache_tokens:
         return max(1, config.cache_tokens // size)

@@ -1,13 +1,15 @@
 """The engine: take in, poll adapter copies, schedule, run, commit, give out."""
 
 import logging
-import time
 from collections import deque
 
+import torch
+
 from server.engine.config import EngineConfig
-from server.engine.messages import Abort, Command, Stats, StepReport, Submit
+from server.engine.messages import Abort, Command, Stats, StepReport, Submit, Token
 from server.engine.runner import Runner
-from server.engine.scheduler import Scheduler
+from server.engine.sampler import Sampled
+from server.engine.scheduler import Chosen, Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -16,13 +18,12 @@ class Engine:
     """Runs on whatever thread calls `step`; knows nothing of processes, keys or protobuf."""
 
     def __init__(self, config: EngineConfig, scheduler: Scheduler, runner: Runner) -> None:
+        self.num_steps = 0
         self._scheduler = scheduler
         self._runner = runner
         self._inbox: deque[Command] = deque()
         self._debug_checks = config.debug_checks
-        self.num_steps = 0
         self._num_tokens = 0
-        self.last_tick = time.monotonic()
 
     def give(self, command: Command) -> None:
         """Taken in at the start of the next step."""
@@ -35,22 +36,42 @@ class Engine:
     def step(self) -> StepReport:
         """One turn of the loop; an empty report where nothing could run."""
         self._take_in()
+        self._scheduler.slots.poll()
         chosen = self._scheduler.schedule()
-        tokens = []
+        tokens: list[Token] = []
         if chosen:
-            try:
-                sampled = self._runner.run(chosen)
-            except Exception as error:
-                log.exception("a step over %d sequences failed", len(chosen))
-                self._scheduler.fail_all(chosen, f"the step failed: {type(error).__name__}")
-            else:
-                tokens = self._scheduler.commit(chosen, sampled)
-                self.num_steps += 1
-                self._num_tokens += sum(choice.num_tokens for choice in chosen)
-        if self._debug_checks or self._scheduler.is_idle():
+            tokens = self._scheduler.commit(chosen, self._run(chosen))
+            self.num_steps += 1
+            self._num_tokens += sum(choice.num_tokens for choice in chosen)
+        if self._debug_checks or (not chosen and self._scheduler.is_idle()):
             self._scheduler.check()
-        self.last_tick = time.monotonic()
         return StepReport(tokens, self._scheduler.take_failures(), self.stats())
+
+    def _take_in(self) -> None:
+        while self._inbox:
+            command = self._inbox.popleft()
+            if isinstance(command, Submit):
+                self._scheduler.add(command)
+            elif isinstance(command, Abort):
+                self._scheduler.abort(command.id)
+
+    def _run(self, chosen: list[Chosen]) -> dict[int, Sampled]:
+        """A step that fails is taken apart, so that only the sequence at fault fails."""
+        try:
+            return self._runner.run(chosen)
+        except torch.AcceleratorError:
+            # The device is in no state to go on: the process ends, and the next one takes over.
+            raise
+        except Exception as error:
+            log.exception("a step over %d sequences failed", len(chosen))
+            if len(chosen) == 1:
+                what = f"the step failed: {type(error).__name__}"
+                self._scheduler.fail(chosen[0].sequence, "internal", what)
+                return {}
+        sampled: dict[int, Sampled] = {}
+        for choice in chosen:
+            sampled |= self._run([choice])
+        return sampled
 
     def stats(self) -> Stats:
         s = self._scheduler
@@ -72,11 +93,3 @@ class Engine:
             adapter_load_seconds=s.slots.load_seconds,
             adapter_evictions=s.slots.num_evictions,
         )
-
-    def _take_in(self) -> None:
-        while self._inbox:
-            command = self._inbox.popleft()
-            if isinstance(command, Submit):
-                self._scheduler.add(command)
-            elif isinstance(command, Abort):
-                self._scheduler.abort(command.id)

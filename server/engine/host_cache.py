@@ -25,21 +25,25 @@ class HostCache:
         return sum(blob.num_bytes for blob in self._blobs.values())
 
     def prefetch(self, digest: str) -> None:
-        """Starts to read unless the adapter is here or on its way."""
-        if digest not in self._blobs and digest not in self._loading:
+        """Starts to read unless the adapter is here or on its way; a read that failed is begun again."""
+        future = self._loading.get(digest)
+        if digest not in self._blobs and (future is None or _has_failed(future)):
             self._loading[digest] = self._readers.submit(self._timed_load, digest)
+
+    def settle(self) -> None:
+        """Moves what the readers have finished into the cache, so that its bytes are counted."""
+        for digest, future in list(self._loading.items()):
+            if future.done() and not _has_failed(future):
+                self._take_in(digest)
 
     def get(self, digest: str) -> AdapterBlob | None:
         """The adapter, or None while it is being read. Raises what the read raised, once."""
-        self.prefetch(digest)
-        future = self._loading.get(digest)
-        if future is not None:
-            if not future.done():
+        if digest not in self._blobs:
+            if digest not in self._loading:
+                self.prefetch(digest)
+            if not self._loading[digest].done():
                 return None
-            del self._loading[digest]
-            blob, seconds = future.result()
-            self.read_seconds += seconds
-            self._keep(digest, blob)
+            self._take_in(digest)
         self._blobs.move_to_end(digest)
         return self._blobs[digest]
 
@@ -50,8 +54,17 @@ class HostCache:
         begun = time.monotonic()
         return self._load(digest), time.monotonic() - begun
 
+    def _take_in(self, digest: str) -> None:
+        blob, seconds = self._loading.pop(digest).result()
+        self.read_seconds += seconds
+        self._keep(digest, blob)
+
     def _keep(self, digest: str, blob: AdapterBlob) -> None:
         """The newest stays even if it is larger than the cache: someone is about to use it."""
         self._blobs[digest] = blob
         while self.num_bytes > self._max_bytes and len(self._blobs) > 1:
             self._blobs.popitem(last=False)
+
+
+def _has_failed(future: Future[tuple[AdapterBlob, float]]) -> bool:
+    return future.done() and (future.cancelled() or future.exception() is not None)

@@ -39,6 +39,8 @@ class Runner:
         """Keyed by content digest, so a pack can never stand for another adapter than it was made of."""
         digests = tuple(dict.fromkeys(c.sequence.request.adapter for c in chosen if c.sequence.slot))
         if digests != self._packed_for:
+            # The old packs go before the new ones are made.
+            self._packs, self._packed_for = None, ()
             blobs = [self._slots.blob(digest) for digest in digests]
             self._packs = pack(blobs, self._decoder.config) if blobs else None
             self._packed_for = digests

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from server.engine.messages import Logprobs, Sampling
 
+MIN_TEMPERATURE = 1e-5
+
 
 @dataclass(frozen=True)
 class Row:
@@ -73,7 +75,9 @@ def _penalize(logits: Tensor, row: Row) -> None:
 
 def _draw(logits: Tensor, rows: list[Row]) -> Tensor:
     """[rows] by the Gumbel-max trick over what temperature, top-k, top-p and min-p leave."""
-    column = [row.sampling.temperature for row in rows]
+    # From the maximum, and not colder than this: a quotient that overflows has no softmax.
+    column = [max(row.sampling.temperature, MIN_TEMPERATURE) for row in rows]
+    logits = logits - logits.amax(dim=-1, keepdim=True)
     logits = logits / torch.tensor(column, device=logits.device).unsqueeze(1)
     if any(_is_filtered(row.sampling) for row in rows):
         logits = _filter(logits, [row.sampling for row in rows])

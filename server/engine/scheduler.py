@@ -36,13 +36,20 @@ class Scheduler:
         self.prefix_queried = 0
         self.prefix_hit = 0
         self._max_running = max_running
-        self._step_tokens = step_tokens
+        # Every running sequence may decode in every step.
+        self._step_tokens = max(step_tokens, max_running)
         self._by_id: dict[int, Sequence] = {}
         self._failures: list[Failure] = []
         self._secret = os.urandom(32)
 
     def add(self, request: Submit) -> None:
+        """A sequence that could never end for want of blocks fails at once."""
         sequence = Sequence.of(request)
+        longest = sequence.num_prompt + request.sampling.max_new_tokens
+        if self.blocks.blocks_for(longest) > self.blocks.num_blocks:
+            what = f"prompt and answer of {longest} tokens do not fit the cache"
+            self._failures.append(Failure(sequence.id, "internal", what))
+            return
         self._by_id[sequence.id] = sequence
         self.slots.prefetch(request.adapter)
         self.queue.push(sequence)
@@ -73,11 +80,21 @@ class Scheduler:
     def _choose_waiting(self, budget: int, chosen: list[Chosen]) -> None:
         if not budget or len(self.running) >= self._max_running:
             return
+        # Adapters that may run to their end but take in nobody, because another waits for their slot.
+        draining: set[str | None] = set()
         for sequence in self.queue.candidates():
+            adapter = sequence.request.adapter
+            if adapter in draining:
+                continue
+            if not self._has_blocks(sequence):
+                # Whoever comes after would take the blocks that this one waits for.
+                return
             if self._admit(sequence):
                 budget -= self._choose(sequence, budget, chosen)
                 if not budget or len(self.running) >= self._max_running:
                     return
+            else:
+                draining.add(self.slots.blocker(adapter))
 
     def _choose(self, sequence: Sequence, budget: int, chosen: list[Chosen]) -> int:
         """Appends the sequence's share of the step; returns its tokens."""
@@ -93,14 +110,15 @@ class Scheduler:
         """Moves progress on and appends the new tokens; `sampled` is keyed by sequence id."""
         tokens = []
         for choice in chosen:
-            sequence = choice.sequence
+            sequence, new = choice.sequence, sampled.get(choice.sequence.id)
+            if sequence.slot is None:
+                continue
+            if new is not None and new.token is None:
+                self.fail(sequence, "numeric", "the model's logits are not finite numbers")
+                continue
             sequence.computed += choice.num_tokens
             self._publish(sequence, choice.num_tokens)
-            new = sampled.get(sequence.id)
-            if new is None:
-                continue
-            if new.token is None:
-                self._fail(sequence, "numeric", "the model's logits are not finite numbers")
+            if new is None or new.token is None:
                 continue
             sequence.tokens.append(new.token)
             finish = sequence.finish_reason()
@@ -109,10 +127,10 @@ class Scheduler:
                 self._end(sequence)
         return tokens
 
-    def fail_all(self, chosen: list[Chosen], message: str) -> None:
-        """The step itself failed: its sequences end, everybody else goes on."""
-        for choice in chosen:
-            self._fail(choice.sequence, "internal", message)
+    def fail(self, sequence: Sequence, reason: str, message: str) -> None:
+        """The sequence ends without an answer; everybody else goes on."""
+        self._failures.append(Failure(sequence.id, reason, message))
+        self._end(sequence)
 
     def take_failures(self) -> list[Failure]:
         failures, self._failures = self._failures, []
@@ -126,14 +144,19 @@ class Scheduler:
         self.blocks.check([s.blocks for s in self.running])
         self.slots.check(dict(Counter(s.request.adapter for s in self.running if s.request.adapter)))
 
-    def _admit(self, sequence: Sequence) -> bool:
-        """From waiting to running, if its blocks fit and its adapter is on the device."""
-        request = sequence.request
-        hashes = self._hashes(sequence, len(sequence.tokens) - 1)
-        found, found_free = self.blocks.count_cached(hashes)
+    def _has_blocks(self, sequence: Sequence) -> bool:
+        """Whether all its tokens and one more fit, with what the prefix cache holds of them."""
+        found, found_free = self.blocks.count_cached(self._reusable(sequence))
         needed = self.blocks.blocks_for(len(sequence.tokens) + 1) - found + found_free
-        if needed > self.blocks.num_free:
-            return False
+        return needed <= self.blocks.num_free
+
+    def _reusable(self, sequence: Sequence) -> list[bytes]:
+        """Digests of the blocks that may come from the cache: the last token is always computed."""
+        return self._hashes(sequence, len(sequence.tokens) - 1)
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """From waiting to running, if its adapter is on the device."""
+        request = sequence.request
         slot = self._acquire(sequence)
         if slot is None:
             return False
@@ -141,7 +164,7 @@ class Scheduler:
         self.queue.enter(request.tenant)
         self.running.append(sequence)
         sequence.slot = slot
-        sequence.blocks = self.blocks.match(hashes)
+        sequence.blocks = self.blocks.match(self._reusable(sequence))
         sequence.computed = len(sequence.blocks) * self.blocks.block_size
         self.prefix_queried += len(sequence.tokens)
         self.prefix_hit += sequence.computed
@@ -191,10 +214,6 @@ class Scheduler:
     def _end(self, sequence: Sequence) -> None:
         self._let_go(sequence)
         del self._by_id[sequence.id]
-
-    def _fail(self, sequence: Sequence, reason: str, message: str) -> None:
-        self._failures.append(Failure(sequence.id, reason, message))
-        self._end(sequence)
 
     def _let_go(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

@@ -7,16 +7,20 @@
 Slot 0 is the base: always resident, nothing to hold.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from adapters.errors import InvalidAdapter
 from server.engine.host_cache import HostCache
 from server.model.adapter import AdapterBlob
 
 BASE_SLOT = 0
+
+log = logging.getLogger(__name__)
 
 
 class AdapterUnavailable(Exception):
@@ -84,6 +88,18 @@ class AdapterSlots:
         assert occupant.holds > 0 and occupant.landed is None, "an adapter is used without being held"
         return occupant.blob
 
+    def poll(self) -> None:
+        """Takes in what the readers have brought since the last turn."""
+        self._host.settle()
+
+    def blocker(self, digest: str) -> str | None:
+        """The adapter whose end a waiting one needs: the least recently used, where all are held."""
+        if not digest or digest in self._occupants or self._free:
+            return None
+        if any(not occupant.holds for occupant in self._occupants.values()):
+            return None
+        return next(iter(self._occupants))
+
     def resident(self) -> list[str]:
         return [o.digest for o in self._occupants.values() if o.is_resident()]
 
@@ -98,15 +114,22 @@ class AdapterSlots:
 
     def _bring(self, digest: str) -> Occupant | None:
         """Load, check, then evict: a failed load costs nobody their slot."""
-        self.prefetch(digest)
         try:
             blob = self._host.get(digest)
-        except Exception as error:
+        except InvalidAdapter as error:
             raise AdapterUnavailable(str(error)) from error
+        except Exception as error:
+            # What the system says of its paths is for the log.
+            log.exception("adapter %s cannot be read", digest)
+            raise AdapterUnavailable("its files cannot be read from the store") from error
         slot = self._take_slot() if blob is not None else None
         if blob is None or slot is None:
             return None
-        on_device, landed = self._copy(blob)
+        try:
+            on_device, landed = self._copy(blob)
+        except torch.OutOfMemoryError as error:
+            self._free.append(slot)
+            raise AdapterUnavailable("the device has no memory left for it; try again later") from error
         self.num_loads += 1
         self._occupants[digest] = Occupant(digest, slot, on_device, landed)
         return self._occupants[digest]

@@ -20,8 +20,7 @@ class Int8Weight:
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x [tokens, in] -> [tokens, out]; activations stay in x's dtype, only the weight is rounded."""
-        y = F.linear(x, self.codes.to(x.dtype)) * (self.absmax / 127).to(x.dtype)
-        return y if bias is None else y + bias
+        return F.linear(x, self.dequantize(x.dtype), bias)
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """[out, in]: code * absmax / 127."""

@@ -58,7 +58,8 @@ def from_state(packed: Tensor, state: Any, rows: int) -> Nf4Weight:
     absmax = state.absmax
     if state.nested:
         absmax = bnb.dequantize_blockwise(absmax, state.state2) + state.offset
-    return Nf4Weight(packed.view(rows, -1), absmax.float().view(rows, -1))
+    # Some training stores the same bytes under a float dtype.
+    return Nf4Weight(packed.view(torch.uint8).view(rows, -1), absmax.float().view(rows, -1))
 
 
 def concatenate(parts: list[Nf4Weight]) -> Nf4Weight:

@@ -10,16 +10,18 @@ class UnsupportedModel(ValueError):
 
 @dataclass(frozen=True)
 class Family:
-    """How a family differs from Llama. None: read from the configuration's `attention_bias`."""
+    """What a family has beside the plain decoder. None: as the configuration's field of that name says."""
 
     qkv_bias: bool | None = None
+    o_bias: bool | None = None
+    mlp_bias: bool | None = False
     qk_norm: bool = False
 
 
 FAMILIES = {
-    "llama": Family(),
-    "mistral": Family(qkv_bias=False),
-    "qwen2": Family(qkv_bias=True),
+    "llama": Family(mlp_bias=None),
+    "mistral": Family(qkv_bias=False, o_bias=False),
+    "qwen2": Family(qkv_bias=True, o_bias=False),
     "qwen3": Family(qk_norm=True),
 }
 ROPE_KINDS = ("default", "linear", "llama3", "yarn")
@@ -69,8 +71,8 @@ class ModelConfig:
             norm_eps=hf.rms_norm_eps,
             tied_embeddings=bool(hf.tie_word_embeddings),
             qkv_bias=attention_bias if family.qkv_bias is None else family.qkv_bias,
-            o_bias=attention_bias and hf.model_type != "qwen2",
-            mlp_bias=bool(getattr(hf, "mlp_bias", False)),
+            o_bias=attention_bias if family.o_bias is None else family.o_bias,
+            mlp_bias=bool(getattr(hf, "mlp_bias", False)) if family.mlp_bias is None else family.mlp_bias,
             qk_norm=family.qk_norm,
             source=hf,
         )
@@ -106,6 +108,8 @@ def _refuse_unknown_parts(hf: Any) -> None:
     if hf.hidden_act != "silu":
         raise UnsupportedModel(f"hidden_act {hf.hidden_act!r} is not supported; only silu is")
     rope = dict(getattr(hf, "rope_parameters", None) or {})
+    if any(isinstance(value, dict) for value in rope.values()):
+        raise UnsupportedModel("rotary embeddings that differ by layer are not supported")
     kind = rope.get("rope_type", "default")
     if kind not in ROPE_KINDS:
         raise UnsupportedModel(f"rope_type {kind!r} is not supported; supported are {', '.join(ROPE_KINDS)}")

@@ -27,8 +27,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self._file_of: dict[str, Any] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            file = safe_open(path, framework="pt")
+        for name in _files(folder):
+            file = safe_open(folder / name, framework="pt")
             self._file_of.update(dict.fromkeys(file.keys(), file))
         if not self._file_of:
             raise UnsupportedModel(f"{folder} holds no safetensors files")
@@ -40,6 +40,15 @@ class Checkpoint:
         if name not in self._file_of:
             raise UnsupportedModel(f"the checkpoint lacks the tensor {name}")
         return self._file_of[name].get_tensor(name)  # type: ignore[no-any-return]
+
+
+def _files(folder: Path) -> list[str]:
+    """The shards that the index names; without an index, whatever is there."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    single = folder / "model.safetensors"
+    return [single.name] if single.exists() else sorted(path.name for path in folder.glob("*.safetensors"))
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,8 @@ class Loading:
     prequantized: bool
 
     def dense(self, name: str) -> Tensor:
+        if is_prequantized(self.checkpoint, name):
+            raise UnsupportedModel(f"{name} is quantized; only the linears of the layers may be")
         return self.checkpoint[name].to(self.device, self.dtype)
 
     def linear(self, names: list[str], has_bias: bool) -> Linear:
@@ -84,8 +95,8 @@ def find_folder(base: str) -> Path:
         return Path(base)
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
         raise UnsupportedModel(f"{base} is neither a folder nor a hub id such as Qwen/Qwen2.5-7B-Instruct")
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-    return Path(snapshot_download(base, allow_patterns=patterns))
+    patterns = ["*.json", "model*.safetensors", "*.txt", "*.model", "*.jinja"]
+    return Path(snapshot_download(base, allow_patterns=patterns, ignore_patterns=["*/*"]))
 
 
 def load_decoder(
@@ -107,7 +118,7 @@ def load_decoder(
         layers.append(_layer(loading, index))
         report(index + 1, config.num_layers)
     embedding = loading.dense("model.embed_tokens.weight")
-    head = embedding if config.tied_embeddings else loading.dense("lm_head.weight")
+    head = _head(loading, embedding)
     return Decoder(
         config=config,
         embedding=embedding,
@@ -116,6 +127,16 @@ def load_decoder(
         lm_head=Linear(DenseWeight(head)),
         rotary=Rotary.build(config, dtype, device),
     )
+
+
+def _head(loading: Loading, embedding: Tensor) -> Tensor:
+    """[vocab, hidden]. Tied, unless the checkpoint brings a head of its own that differs."""
+    if loading.config.tied_embeddings:
+        if "lm_head.weight" not in loading.checkpoint:
+            return embedding
+        head = loading.dense("lm_head.weight")
+        return embedding if torch.equal(head, embedding) else head
+    return loading.dense("lm_head.weight")
 
 
 def _layer(loading: Loading, index: int) -> Layer:

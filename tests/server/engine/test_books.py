@@ -143,7 +143,7 @@ def test_a_failed_load_costs_nobody_a_slot_and_is_tried_again() -> None:
     slots = make_slots(1, reader)
     acquire(slots, "good")
     slots.release("good")
-    with pytest.raises(AdapterUnavailable, match="the disk is gone"):
+    with pytest.raises(AdapterUnavailable, match="cannot be read from the store"):
         acquire(slots, "bad")
     assert slots.resident() == ["good"]
     reader.broken.clear()

@@ -11,10 +11,13 @@ from safetensors.torch import load_file, save_file
 from server.engine.build import AdapterReader, build_engine
 from server.engine.config import EngineConfig
 from server.engine.runner import Runner
+from server.engine.sampler import Sampled
+from server.engine.scheduler import Chosen
 from server.model.adapter import AdapterBlob
 from tests.toys import drive, make_adapter, store_adapter
 
 PROMPT = [5, 6, 7, 8]
+POISON = 300
 
 
 def test_stop_tokens_end_the_answer_and_minimum_length_holds_them_off(zoo: Any) -> None:
@@ -99,17 +102,71 @@ def test_weights_that_overflow_the_servers_dtype_are_refused(zoo: Any, tmp_path:
     assert "float16" in driven.failures[asked].message
 
 
-def test_a_step_that_raises_fails_its_sequences_and_the_engine_goes_on(
-    zoo: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sequence_that_makes_the_step_raise_fails_alone(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     driven = drive(zoo.base, zoo.store)
     (expected,) = driven.answers(driven.submit(PROMPT))
-    asked = driven.submit(PROMPT)
-    with monkeypatch.context() as patch:
-        patch.setattr(Runner, "run", lambda self, chosen: 1 / 0)
+    run = Runner.run
+
+    def raise_for_poison(self: Runner, chosen: list[Chosen]) -> dict[int, Sampled]:
+        if any(c.sequence.tokens[0] == POISON for c in chosen):
+            raise ZeroDivisionError
+        return run(self, chosen)
+
+    monkeypatch.setattr(Runner, "run", raise_for_poison)
+    fine = [driven.submit(PROMPT, tenant=str(i)) for i in range(3)]
+    victim = driven.submit([POISON, *PROMPT])
+    assert driven.answers(*fine) == [expected] * 3
+    assert driven.failures[victim].reason == "internal"
+
+
+def test_what_cannot_ever_fit_fails_at_once(zoo: Any) -> None:
+    driven = drive(zoo.base, zoo.store, cache_tokens=64)
+    too_long, fits = driven.submit(PROMPT * 4, max_new_tokens=60), driven.submit(PROMPT, max_new_tokens=60)
+    assert len(driven.answers(fits)[0]) == 60
+    assert "do not fit the cache" in driven.failures[too_long].message
+
+
+def test_a_cold_adapter_gets_its_turn_while_hot_ones_keep_coming(zoo: Any) -> None:
+    """One slot, and the hot tenant's requests overlap so that the slot is never idle by itself."""
+    driven = drive(zoo.base, zoo.store, adapter_slots=1)
+    hot, cold = zoo.digests["rank4"], zoo.digests["rank8-rs"]
+    driven.submit(PROMPT, hot, tenant="hot", max_new_tokens=20)
+    for _ in range(5):
         driven.step()
-    assert driven.failures[asked].reason == "internal"
-    assert driven.answers(driven.submit(PROMPT)) == [expected]
+    waiting = driven.submit(PROMPT, cold, tenant="cold", max_new_tokens=4)
+    for number in range(400):
+        if number % 8 == 0:
+            driven.submit(PROMPT, hot, tenant="hot", max_new_tokens=20)
+        driven.step()
+        if len(driven.tokens[waiting]) == 4:
+            break
+    assert len(driven.tokens[waiting]) == 4
+
+
+def test_a_long_prompt_gets_its_turn_beside_a_stream_of_short_ones(zoo: Any) -> None:
+    driven = drive(zoo.base, zoo.store, cache_tokens=64)
+    driven.submit(PROMPT, tenant="short", max_new_tokens=20)
+    driven.step()
+    waiting = driven.submit(PROMPT * 12, tenant="long", max_new_tokens=4)
+    for number in range(400):
+        if number % 8 == 0:
+            driven.submit(PROMPT, tenant="short", max_new_tokens=20)
+        driven.step()
+        if len(driven.tokens[waiting]) == 4:
+            break
+    assert len(driven.tokens[waiting]) == 4
+
+
+def test_aborted_requests_leave_no_more_in_host_memory_than_the_cache_may_hold(zoo: Any) -> None:
+    driven = drive(zoo.base, zoo.store, host_cache_bytes=1)
+    for _ in range(3):
+        for digest in list(zoo.digests.values())[1:]:
+            driven.abort(driven.submit(PROMPT, digest))
+        driven.drain()
+    host = driven.engine._scheduler.slots._host
+    while host._loading:
+        driven.step()
+    assert len(host._blobs) == 1
 
 
 def test_impossible_configurations_are_refused_with_a_sentence(zoo: Any) -> None:

@@ -43,7 +43,21 @@ def test_int8_rows_equal_bitsandbytes_and_linear_agrees() -> None:
     held = int8.quantize(weight)
     assert torch.equal(held.codes, codes)
     assert torch.equal(held.dequantize(torch.float32), codes.float() * (absmax.view(-1, 1) / 127))
-    expected = F.linear(x, held.dequantize(torch.float32), bias)
-    torch.testing.assert_close(held.linear(x, bias), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(held.linear(x, bias), F.linear(x, held.dequantize(torch.float32), bias))
     both = int8.concatenate([held, held])
     assert torch.equal(both.linear(x, None), held.linear(x, None).repeat(1, 2))
+
+
+def test_int8_products_do_not_overflow_half_precision() -> None:
+    held = int8.quantize(torch.full((4, 64), 0.1))
+    y = held.linear(torch.full((1, 64), 80.0, dtype=torch.float16), None)
+    torch.testing.assert_close(y, torch.full((1, 4), 512.0, dtype=torch.float16), rtol=0.01, atol=0)
+
+
+def test_codes_stored_under_a_float_dtype_are_the_same_codes() -> None:
+    weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(4))
+    packed, state = bnb.quantize_4bit(
+        weight, blocksize=64, quant_type="nf4", quant_storage=torch.bfloat16, compress_statistics=True
+    )
+    assert packed.dtype == torch.bfloat16
+    assert torch.equal(nf4.from_state(packed, state, 32).codes, nf4.quantize(weight, True).codes)

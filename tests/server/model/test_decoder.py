@@ -1,10 +1,13 @@
 """The decoder against transformers, the packed adapters against PEFT."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -139,11 +142,42 @@ def test_shards_and_untied_heads_are_found(tmp_path: Path) -> None:
     torch.testing.assert_close(forward(load_base(tmp_path), [prompt])[0], expected, rtol=0, atol=1e-5)
 
 
+def test_a_tied_base_with_a_head_of_its_own_uses_it(bases: dict[str, Path], tmp_path: Path) -> None:
+    """As transformers does: what the checkpoint brings counts, unless it is the embedding again."""
+    shutil.copytree(bases["llama"], tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    head = tensors["model.embed_tokens.weight"].flip(0).contiguous()
+    save_file({**tensors, "lm_head.weight": head}, file, {"format": "pt"})
+    oracle = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    (prompt,) = prompts_of(9)
+    with torch.inference_mode():
+        expected = oracle(torch.tensor([prompt])).logits[0]
+    torch.testing.assert_close(forward(load_base(tmp_path), [prompt])[0], expected, rtol=0, atol=1e-5)
+
+
+def test_files_that_the_index_does_not_name_are_left_alone(tmp_path: Path) -> None:
+    model = make_model("qwen2")
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    (tmp_path / "z-stale.safetensors").write_bytes(b"not a checkpoint")
+    assert "model.norm.weight" in Checkpoint(tmp_path)
+
+
 def test_what_cannot_be_served_is_refused_by_name(tmp_path: Path, bases: dict[str, Path]) -> None:
     with pytest.raises(UnsupportedModel, match="'gpt2'.*llama, mistral, qwen2, qwen3"):
         ModelConfig.from_hf(AutoConfig.for_model("gpt2"))
     with pytest.raises(UnsupportedModel, match="gelu"):
         ModelConfig.from_hf(AutoConfig.for_model("llama", **SMALL, hidden_act="gelu"))
+    nested = SimpleNamespace(
+        **{
+            **SMALL,
+            "model_type": "llama",
+            "hidden_act": "silu",
+            "rope_parameters": {"full": {"rope_theta": 1.0}},
+        }
+    )
+    with pytest.raises(UnsupportedModel, match="differ by layer"):
+        ModelConfig.from_hf(nested)
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     with pytest.raises(UnsupportedModel, match="dynamic"):
         ModelConfig.from_hf(AutoConfig.for_model("llama", **SMALL, rope_parameters=rope))
