@@ -132,7 +132,7 @@ def _kill_engine_of(server: Serving) -> None:
             os.kill(int(pid), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
 def test_a_server_killed_during_uploads_keeps_what_it_confirmed_and_shows_nothing_partial(
     base: Path, tmp_path: Path, kills: int
 ) -> None:

@@ -1,5 +1,6 @@
 """From the configuration to an engine that is ready to step."""
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -29,6 +30,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 CACHE_SHARE = 0.85
 CPU_CACHE_BYTES = 1 << 30
 
+log = logging.getLogger(__name__)
+
 
 def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     """Loads the base; raises UnsupportedModel, ValueError or OSError with a sentence for the operator."""
@@ -37,7 +40,9 @@ def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) - 1))
     device = _device(config)
     dtype = _dtype(config, device)
-    decoder = load_decoder(find_folder(config.base), config.quantization, dtype, device, config.double_quant)
+    decoder = load_decoder(
+        find_folder(config.base), config.quantization, dtype, device, config.double_quant, _log_progress
+    )
     max_context = min(config.max_context or decoder.config.max_context, decoder.config.max_context)
     num_blocks = _num_blocks(config, decoder, max_context)
     host = HostCache(
@@ -62,6 +67,12 @@ def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
         load_seconds=time.monotonic() - begun,
     )
     return Engine(config, scheduler, runner), ready
+
+
+def _log_progress(done: int, total: int) -> None:
+    """A line for every quarter of the base."""
+    if done * 4 // total != (done - 1) * 4 // total:
+        log.info("loaded %d of %d layers", done, total)
 
 
 class AdapterReader:

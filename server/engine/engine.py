@@ -47,6 +47,9 @@ class Engine:
             self._scheduler.check()
         return StepReport(tokens, self._scheduler.take_failures(), self.stats())
 
+    def close(self) -> None:
+        self._scheduler.slots.close()
+
     def _take_in(self) -> None:
         while self._inbox:
             command = self._inbox.popleft()

@@ -98,6 +98,7 @@ def main() -> int:
         return 1
     mailbox.put(ready)
     serve(engine, mailbox)
+    engine.close()
     mailbox.close()
     return 0
 

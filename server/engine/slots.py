@@ -92,6 +92,10 @@ class AdapterSlots:
         """Takes in what the readers have brought since the last turn."""
         self._host.settle()
 
+    def close(self) -> None:
+        """Loads that have not begun never will."""
+        self._host.close()
+
     def blocker(self, digest: str) -> str | None:
         """The adapter whose end a waiting one needs: the least recently used, where all are held."""
         if not digest or digest in self._occupants or self._free:
