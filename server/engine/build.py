@@ -3,15 +3,17 @@
 import logging
 import os
 import time
-from pathlib import Path
 
 import psutil
 import torch
 
 from adapters.blobs import Blobs
 from adapters.errors import InvalidAdapter
+from adapters.files import CONFIG_NAME
 from adapters.manifest import content_digest
 from adapters.normal import load
+from adapters.peft_config import read_config
+from adapters.targets import find_targets
 from server.engine.blocks import BlockPool
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
@@ -45,9 +47,7 @@ def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     )
     max_context = min(config.max_context or decoder.config.max_context, decoder.config.max_context)
     num_blocks = _num_blocks(config, decoder, max_context)
-    host = HostCache(
-        AdapterReader(config.adapter_store, decoder.config, dtype, device), config.host_cache_bytes
-    )
+    host = HostCache(AdapterReader(config, decoder.config, dtype, device), config.host_cache_bytes)
     slots = AdapterSlots(config.adapter_slots, host, device)
     blocks = BlockPool(num_blocks, config.block_size, config.prefix_cache)
     step_tokens = config.step_tokens or (512 if device.type == "cpu" else 4096)
@@ -78,8 +78,11 @@ def _log_progress(done: int, total: int) -> None:
 class AdapterReader:
     """digest -> blob, on a reader thread; what is read is proven to be what the digest names."""
 
-    def __init__(self, store: Path, base: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
-        self._blobs = Blobs(store / "blobs", store / "trash")
+    def __init__(
+        self, config: EngineConfig, base: ModelConfig, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._blobs = Blobs(config.adapter_store / "blobs", config.adapter_store / "trash")
+        self._max_rank = config.max_rank
         self._base = base
         self._shapes = base.linear_shapes()
         self._dtype = dtype
@@ -87,14 +90,17 @@ class AdapterReader:
 
     def __call__(self, digest: str) -> AdapterBlob:
         """Raises InvalidAdapter or OSError."""
-        manifest = self._blobs.manifest(digest)
+        folder, manifest = self._blobs.folder(digest), self._blobs.manifest(digest)
         if content_digest(manifest.files) != digest:
             raise InvalidAdapter(
                 [f"adapter {digest} is damaged in the store: its manifest names other files"]
             )
-        weights = load(self._blobs.folder(digest), manifest)
+        # The digest covers the files and not the manifest, so what that says of scales is found again.
+        if manifest.targets != find_targets(read_config(folder / CONFIG_NAME, self._max_rank), self._shapes):
+            raise InvalidAdapter(["it was checked against another base, or its manifest was changed on disk"])
+        weights = load(folder, manifest)
         for name, pair in weights.items():
-            if (pair.b.shape[0], pair.a.shape[1]) != self._shapes.get(name):
+            if (pair.b.shape[0], pair.a.shape[1]) != self._shapes[name]:
                 raise InvalidAdapter([f"{name} does not fit this base; the adapter was made for another one"])
         blob = make_blob(weights, self._base, self._dtype)
         # In a masked product 0 * inf would reach other adapters' tokens.

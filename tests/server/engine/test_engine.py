@@ -1,5 +1,6 @@
 """Ends, failures and faults of single sequences."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,28 @@ def test_weights_that_overflow_the_servers_dtype_are_refused(zoo: Any, tmp_path:
     asked = driven.submit(PROMPT, digest)
     driven.drain()
     assert "float16" in driven.failures[asked].message
+
+
+def test_a_scale_that_was_changed_in_the_manifest_is_never_served(zoo: Any, tmp_path: Path) -> None:
+    folder = make_adapter(zoo.base, tmp_path / "adapter", seed=53, r=2)
+    digest = store_adapter(tmp_path / "store", zoo.base, folder, "victim")
+    file = tmp_path / "store" / "blobs" / digest[:2] / digest / "manifest.json"
+    manifest = json.loads(file.read_text())
+    first = next(iter(manifest["targets"].values()))
+    first[1] *= 2
+    file.chmod(0o600)
+    file.write_text(json.dumps(manifest))
+    driven = drive(zoo.base, tmp_path / "store")
+    asked = driven.submit(PROMPT, digest)
+    driven.drain()
+    assert "manifest was changed" in driven.failures[asked].message
+
+
+def test_an_adapter_of_another_base_is_never_served(zoo: Any, bases: dict[str, Path]) -> None:
+    driven = drive(bases["qwen3"], zoo.store)
+    asked = driven.submit(PROMPT, zoo.digests["rank4"])
+    driven.drain()
+    assert driven.failures[asked].reason == "adapter"
 
 
 def test_a_sequence_that_makes_the_step_raise_fails_alone(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
