@@ -1,1 +1,1 @@
-"""Workloads, drivers and benchmarks that speak the public contract."""
+"""Benchmarks and load: they speak the public contract, but for references run in process."""

@@ -5,7 +5,6 @@ interleaved, so that whatever else the machine does hits every contender; the me
 """
 
 import asyncio
-import os
 import random
 import statistics
 import sys
@@ -107,7 +106,6 @@ def main() -> int:
 
 
 def run(base: Path, root: Path) -> int:
-    torch.set_num_threads(os.cpu_count() or 1)
     folders = make_adapters(base, root)
     vocab = int(AutoModelForCausalLM.from_pretrained(base).config.vocab_size)
     with asyncio.Runner() as runner, Served(runner, base, root, folders) as served:

@@ -1,5 +1,6 @@
 """transformers + PEFT as the peer: the same base, adapters, prompts and lengths."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class PeftPeer:
 
     @torch.inference_mode()
     def _generate(self, prompts: Sequence[list[int]], num_tokens: int, **options: Any) -> list[list[int]]:
+        # Every core, whatever the engine in this process was given.
+        torch.set_num_threads(os.cpu_count() or 1)
         ids = torch.tensor(prompts)
         out = self._model.generate(
             input_ids=ids,

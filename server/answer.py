@@ -1,5 +1,6 @@
 """One sequence's tokens on their way to the client."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -8,7 +9,7 @@ from typing import cast
 
 from lorikeet.v1 import inference_pb2 as pb
 from server.engine.messages import Failure, Started, Token
-from server.errors import AdapterUnusable, FrontError, GenerationFailed
+from server.errors import AdapterUnusable, FrontError, GenerationFailed, QueueFull
 from server.job import Job
 from server.link import EngineLost
 from server.metrics import Metrics
@@ -76,7 +77,8 @@ class Sample:
 
     def _count(self, num_new: int, now: float) -> None:
         if self._num_tokens and num_new:
-            self._metrics.inter_token.observe((now - self._last_at) / num_new)
+            for _ in range(num_new):
+                self._metrics.inter_token.observe((now - self._last_at) / num_new)
         self._num_tokens += num_new
         self._last_at = now
         self._metrics.answer_tokens.inc(num_new)
@@ -108,10 +110,30 @@ class Sample:
         return pb.TokenLogprob(token_id=token_id, text=self._text.token_text(token_id), logprob=logprob)
 
 
-async def deliver(sample: Sample, tokens: AsyncIterator[list[Token] | Failure], write: Write) -> None:
-    """Writes a sample's messages, one for each item of the link. Leaving early aborts the sequence."""
-    async with aclosing(cast(AsyncGenerator[list[Token] | Failure, None], tokens)):
+async def _first_within(
+    tokens: AsyncIterator[list[Token] | Failure], patience: float
+) -> AsyncIterator[list[Token] | Failure]:
+    """The same items; raises QueueFull if the first takes longer than `patience` seconds."""
+    try:
+        async with asyncio.timeout(patience):
+            first = await anext(tokens, None)
+    except TimeoutError as error:
+        raise QueueFull(f"The request waited {patience:g} seconds for its first token; try later.") from error
+    if first is not None:
+        yield first
         async for item in tokens:
+            yield item
+
+
+async def deliver(
+    sample: Sample, tokens: AsyncIterator[list[Token] | Failure], write: Write, patience: float
+) -> None:
+    """Writes a sample's messages, one for each item of the link. Leaving early aborts the sequence.
+
+    Raises QueueFull if nothing comes for `patience` seconds at the start.
+    """
+    async with aclosing(cast(AsyncGenerator[list[Token] | Failure, None], tokens)):
+        async for item in _first_within(tokens, patience):
             if isinstance(item, Failure):
                 raise _error(item, sample.job)
             await write(sample.take(item))

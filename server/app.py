@@ -35,13 +35,15 @@ from server.text import Text
 log = logging.getLogger(__name__)
 
 MAX_UPLOADS = 8
-DRAIN_SECONDS = 30.0
 # After the drain: calls that are left are cancelled, and get this long to say so.
 STOP_SECONDS = 1.0
 MINUTE_MS = 60_000
 
 OPTIONS = (
     ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.max_metadata_size", 16 << 10),
+    ("grpc.absolute_max_metadata_size", 16 << 10),
     # Two servers on one port would share its calls unnoticed.
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", MINUTE_MS),
@@ -95,6 +97,7 @@ class Front:
         self._starting: asyncio.Task[None] | None = None
         self._scrape: Scrape | None = None
         self.port = 0
+        self.drain_seconds = config.drain_seconds
 
     @property
     def metrics_port(self) -> int:
@@ -172,7 +175,7 @@ async def _serve(front: Front) -> None:
             await ready
             log.info("ready")
         await told
-        await front.drain(DRAIN_SECONDS)
+        await front.drain(front.drain_seconds)
     finally:
         await front.stop()
 

@@ -139,4 +139,4 @@ class InferenceService(InferenceServicer):
         tokens = self._link.submit(job.submit(self._link.new_id(), index))
         sample = Sample(index, job, self._text, self._metrics)
         with self._metrics.live.track_inprogress():
-            await deliver(sample, tokens, writer.write)
+            await deliver(sample, tokens, writer.write, self._config.queue_seconds)

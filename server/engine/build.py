@@ -118,8 +118,6 @@ def _device(config: EngineConfig) -> torch.device:
 def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
     if config.dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if config.dtype not in DTYPES:
-        raise ValueError(f"dtype {config.dtype!r} is none of auto, {', '.join(DTYPES)}")
     return DTYPES[config.dtype]
 
 

@@ -24,6 +24,10 @@ class HostCache:
     def num_bytes(self) -> int:
         return sum(blob.num_bytes for blob in self._blobs.values())
 
+    def __contains__(self, digest: str) -> bool:
+        """Whether `get` would have it now."""
+        return digest in self._blobs
+
     def prefetch(self, digest: str) -> None:
         """Starts to read unless the adapter is here or on its way; a read that failed is begun again."""
         future = self._loading.get(digest)

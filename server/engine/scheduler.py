@@ -166,9 +166,9 @@ class Scheduler:
         sequence.slot = slot
         sequence.blocks = self.blocks.match(self._reusable(sequence))
         sequence.computed = len(sequence.blocks) * self.blocks.block_size
-        self.prefix_queried += len(sequence.tokens)
-        self.prefix_hit += sequence.computed
         if sequence.first_scheduled_at is None:
+            self.prefix_queried += len(sequence.tokens)
+            self.prefix_hit += sequence.computed
             sequence.first_scheduled_at = time.monotonic()
             sequence.cached_tokens = sequence.computed
         return True

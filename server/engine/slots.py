@@ -97,8 +97,8 @@ class AdapterSlots:
         self._host.close()
 
     def blocker(self, digest: str) -> str | None:
-        """The adapter whose end a waiting one needs: the least recently used, where all are held."""
-        if not digest or digest in self._occupants or self._free:
+        """The adapter whose end another needs that is read and has no slot: the least recently used one."""
+        if digest not in self._host or digest in self._occupants or self._free:
             return None
         if any(not occupant.holds for occupant in self._occupants.values()):
             return None

@@ -7,20 +7,22 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from adapters.manifest import Manifest
+from adapters.format import inspect
+from adapters.manifest import BaseShapes
 from adapters.normal import load
 from server.kernels.attention import AttentionPlan, Chunk
 from server.kernels.lora import Segment
-from server.model.adapter import make_blob, pack
+from server.model.adapter import AdapterBlob, make_blob, pack
 from server.model.config import ModelConfig, UnsupportedModel
 from server.model.decoder import Decoder, KvCache
 from server.model.loader import Checkpoint, load_decoder
 from server.model.step import LoraStep, Step
-from tests.toys import FAMILIES, SMALL, VOCAB, make_model
+from tests.toys import FAMILIES, SMALL, VOCAB, make_adapter, make_model
 
 CPU = torch.device("cpu")
 
@@ -53,6 +55,12 @@ def forward(decoder: Decoder, prompts: list[list[int]], lora: LoraStep | None = 
     return list(decoder.forward(step, cache).split([len(p) for p in prompts]))
 
 
+def blob_of(folder: Path, decoder: Decoder) -> AdapterBlob:
+    """A PEFT folder in the decoder's shape."""
+    manifest = inspect(folder, BaseShapes(decoder.config.linear_shapes()), 256)
+    return make_blob(load(folder, manifest), decoder.config, torch.float32)
+
+
 def prompts_of(*lengths: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(7)
     return [torch.randint(3, VOCAB, (n,), generator=generator).tolist() for n in lengths]
@@ -72,11 +80,7 @@ def test_a_packed_batch_of_base_and_adapters_equals_peft_one_by_one(zoo: Any) ->
     decoder = load_base(zoo.base)
     names = ["", *zoo.folders]
     prompts = prompts_of(*range(9, 9 + 5 * len(names), 5))
-    blobs = []
-    for name in zoo.folders:
-        folder = zoo.store / "blobs" / zoo.digests[name][:2] / zoo.digests[name]
-        weights = load(folder, Manifest.from_json((folder / "manifest.json").read_text()))
-        blobs.append(make_blob(weights, decoder.config, torch.float32))
+    blobs = [blob_of(folder, decoder) for folder in zoo.folders.values()]
     segments, start = [], len(prompts[0])
     for index, prompt in enumerate(prompts[1:]):
         segments.append(Segment(start, start + len(prompt), index))
@@ -90,9 +94,11 @@ def test_a_packed_batch_of_base_and_adapters_equals_peft_one_by_one(zoo: Any) ->
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 @torch.inference_mode()
-def test_a_quantized_base_equals_transformers_over_the_same_dequantized_weights(
-    quantization: str, bases: dict[str, Path]
+def test_a_quantized_base_with_an_adapter_equals_peft_over_the_same_dequantized_weights(
+    quantization: str, bases: dict[str, Path], tmp_path: Path
 ) -> None:
+    """Qwen2, so biases are there too."""
+    folder = make_adapter(bases["qwen2"], tmp_path / "adapter", seed=3, r=8)
     decoder = load_base(bases["qwen2"], quantization)
     oracle = AutoModelForCausalLM.from_pretrained(bases["qwen2"]).eval()
     for layer, ours in zip(oracle.model.layers, decoder.layers, strict=True):
@@ -105,9 +111,14 @@ def test_a_quantized_base_equals_transformers_over_the_same_dequantized_weights(
             linear.weight.copy_(weight)
         attention.o_proj.weight.copy_(ours.o.weight.dequantize(torch.float32))  # type: ignore[attr-defined]
         mlp.down_proj.weight.copy_(ours.down.weight.dequantize(torch.float32))  # type: ignore[attr-defined]
-    (prompt,) = prompts_of(50)
-    ours_logits = forward(decoder, [prompt])[0]
-    torch.testing.assert_close(ours_logits, oracle(torch.tensor([prompt])).logits[0], rtol=0, atol=1e-4)
+    plain, adapted = prompts_of(50, 30)
+    lora = LoraStep(pack([blob_of(folder, decoder)], decoder.config), [Segment(50, 80, 0)])
+    ours_plain, ours_adapted = forward(decoder, [plain, adapted], lora)
+    expected = oracle(torch.tensor([plain])).logits[0]
+    torch.testing.assert_close(ours_plain, expected, rtol=0, atol=1e-4)
+    peft = PeftModel.from_pretrained(oracle, folder).eval()
+    expected = peft(torch.tensor([adapted])).logits[0]
+    torch.testing.assert_close(ours_adapted, expected, rtol=0, atol=1e-4)
 
 
 @torch.inference_mode()
