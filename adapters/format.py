@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from adapters.errors import InvalidAdapter
 from adapters.files import CONFIG_NAME, FILE_NAMES, WEIGHTS_NAME, open_regular, size_and_sha256
-from adapters.header import TensorInfo, read_header_fd
+from adapters.header import TensorInfo, read_header
 from adapters.manifest import BaseShapes, FileSpec, Manifest, content_digest
 from adapters.numeric import max_magnitude
 from adapters.peft_config import LoraConfig, read_config
@@ -40,7 +40,7 @@ def inspect(folder: Path, base: BaseShapes, max_rank: int, *, allow_extra: bool 
         raise InvalidAdapter(problems)
     config = _gather(lambda: read_config(folder / CONFIG_NAME, max_rank), problems)
     with open_regular(folder / WEIGHTS_NAME) as fd:
-        tensors = _gather(lambda: read_header_fd(fd), problems)
+        tensors = _gather(lambda: read_header(fd), problems)
         if config is None or tensors is None:
             raise InvalidAdapter(problems)
         targets = find_targets(config, base.linears)

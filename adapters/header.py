@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from adapters.errors import InvalidAdapter
-from adapters.files import WEIGHTS_NAME, open_regular, read_at
+from adapters.files import WEIGHTS_NAME, read_at
 from adapters.strict_json import parse_object, show
 
 MAX_HEADER_BYTES = 1024 * 1024
@@ -36,13 +35,7 @@ class TensorInfo:
     end: int
 
 
-def read_header(path: Path) -> dict[str, TensorInfo]:
-    """Reads the header of the file at `path`; raises InvalidAdapter with every problem."""
-    with open_regular(path) as fd:
-        return read_header_fd(fd)
-
-
-def read_header_fd(fd: int) -> dict[str, TensorInfo]:
+def read_header(fd: int) -> dict[str, TensorInfo]:
     """Reads the header of an open file; raises InvalidAdapter with every problem."""
     return parse_header(read_at(fd, 0, 8 + MAX_HEADER_BYTES), os.fstat(fd).st_size)
 

@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompts",
         type=_count,
-        default=40,
+        default=1000,
         metavar="N",
-        help="held-out prompts per skill (default: %(default)s)",
+        help="held-out prompts per skill at most (default: all)",
     )
     parser.add_argument("--build-only", action="store_true", help="build base and skills, serve nothing")
     parser.add_argument("--keep", action="store_true", help="keep serving afterwards, until Ctrl-C")

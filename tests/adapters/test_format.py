@@ -125,7 +125,13 @@ def test_numbers_must_be_finite(
 
 
 def test_the_update_is_bounded(builder: Any, base: BaseShapes, tensors: dict[str, Any]) -> None:
-    tensors[f"{Q0}.lora_A.weight"][0, 0] = 3e38
+    """By max |A| * max |B| * scale * rank, just below and just above a million."""
+    target = builder.manifest(builder.folder()).targets[Q0.removeprefix("base_model.model.")]
+    a, b = tensors[f"{Q0}.lora_A.weight"], tensors[f"{Q0}.lora_B.weight"]
+    limit = 1e6 / (float(abs(b).max()) * target.scale * target.rank)
+    a[0, 0] = 0.999 * limit
+    builder.manifest(builder.folder(tensors=tensors))
+    a[0, 0] = 1.001 * limit
     assert "too large" in problems_of(builder.folder(tensors=tensors), base)
 
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import InvalidAdapter
+from adapters.files import open_regular
 from adapters.header import MAX_HEADER_BYTES, MAX_TENSORS, TensorInfo, parse_header, read_header
 
 Raw = Callable[..., bytes]
@@ -149,18 +150,19 @@ def test_only_regular_files_are_opened(tmp_path: Path, make_raw: Raw) -> None:
     real.write_bytes(make_raw({"a": entry()}, bytes(8)))
     link.symlink_to(real)
     os.mkfifo(pipe)
-    assert set(read_header(real)) == {"a"}
+    with open_regular(real) as fd:
+        assert set(read_header(fd)) == {"a"}
     for path in (link, pipe, tmp_path, tmp_path / "absent"):
-        with pytest.raises(InvalidAdapter):
-            read_header(path)
+        with pytest.raises(InvalidAdapter), open_regular(path):
+            pass
 
 
 def test_a_sparse_giant_is_refused_without_reading_it(tmp_path: Path, make_raw: Raw) -> None:
     path = tmp_path / "sparse"
     path.write_bytes(make_raw({"a": entry()}, bytes(8)))
     os.truncate(path, 8 * 1024**3)
-    with pytest.raises(InvalidAdapter, match="should end at"):
-        read_header(path)
+    with pytest.raises(InvalidAdapter, match="should end at"), open_regular(path) as fd:
+        read_header(fd)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -261,7 +261,3 @@ def test_the_model_describes_itself(house: House) -> None:
         has_chat_template=True,
         server_version="0.1.0",
     )
-
-
-def test_names_of_folders_stay_inside(house: House) -> None:
-    assert "/" not in json.dumps(house.inference.GetModel(pb.GetModelRequest()).name)
