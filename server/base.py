@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers.utils.hub import cached_file
 
+from server.model.config import require_folder_or_id
+
 
 class UnreadableBase(Exception):
     """The base's folder or repository lacks a file, or holds a broken one; the text says which."""
@@ -22,10 +24,11 @@ class Base:
 
 
 def read_base(base: str) -> Base:
-    """Reads a local folder or a hub repository; raises UnreadableBase."""
+    """Reads a local folder or a hub repository; raises UnreadableBase or UnsupportedModel."""
+    require_folder_or_id(base)
     config = _read_json(base, "config.json")
     if config is None:
-        raise UnreadableBase(f"{base} has no config.json.")
+        raise UnreadableBase(f"{base} has no config.json, or the hub cannot be reached.")
     generation = _read_json(base, "generation_config.json") or {}
     eos = generation.get("eos_token_id", config.get("eos_token_id"))
     return Base(name=_name(base), eos_token_ids=_ids(eos))

@@ -1,11 +1,18 @@
 """The base model's shape, read from a Hugging Face configuration. A family is a row of data."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
 class UnsupportedModel(ValueError):
     """The base is of a kind that this server does not run; the message says which part."""
+
+
+def require_folder_or_id(base: str) -> None:
+    """Raises UnsupportedModel for what cannot be found, before the hub is asked in vain."""
+    if not Path(base).is_dir() and (base.startswith((".", "/", "~")) or base.count("/") != 1):
+        raise UnsupportedModel(f"{base} is neither a folder nor a hub id such as Qwen/Qwen2.5-7B-Instruct")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from server.kernels import int8, nf4
-from server.model.config import ModelConfig, UnsupportedModel
+from server.model.config import ModelConfig, UnsupportedModel, require_folder_or_id
 from server.model.decoder import Decoder, Layer
 from server.model.layers import DenseWeight, Linear, Rotary, Weight
 from server.model.prequantized import is_prequantized, read_nf4
@@ -91,10 +91,9 @@ class Loading:
 
 def find_folder(base: str) -> Path:
     """The base's folder; a hub id is downloaded (configuration, tokenizer and safetensors only)."""
+    require_folder_or_id(base)
     if Path(base).is_dir():
         return Path(base)
-    if base.startswith((".", "/", "~")) or base.count("/") != 1:
-        raise UnsupportedModel(f"{base} is neither a folder nor a hub id such as Qwen/Qwen2.5-7B-Instruct")
     patterns = ["*.json", "model*.safetensors", "*.txt", "*.model", "*.jinja"]
     return Path(snapshot_download(base, allow_patterns=patterns, ignore_patterns=["*/*"]))
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lorikeet import Client
 from lorikeet.local import serving
+from server.base import read_base
 from server.model.config import UnsupportedModel
 from server.model.loader import find_folder
 from tests.server.front.tiny import make_tokenizer
@@ -35,3 +36,5 @@ def test_a_hub_id_is_served(bases: dict[str, Path], tmp_path: Path, monkeypatch:
 def test_what_is_neither_a_folder_nor_an_id_is_refused() -> None:
     with pytest.raises(UnsupportedModel, match="neither a folder nor a hub id"):
         find_folder("./no/such/folder")
+    with pytest.raises(UnsupportedModel, match="neither a folder nor a hub id"):
+        read_base("nowhere")
