@@ -38,7 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _outcome(arguments: list[str]) -> int:
     try:
-        chosen = _top_parser().parse_args(arguments)
+        parser = _top_parser()
+        if not arguments:
+            parser.print_help(sys.stderr)
+            return 2
+        chosen = parser.parse_args(arguments)
         return _run(chosen.command, chosen.arguments)
     except SystemExit as stop:
         # argparse leaves this way, after it has printed help or what is wrong.

@@ -45,6 +45,11 @@ def test_wrong_usage_is_2(run, arguments):
     assert "Traceback" not in err
 
 
+def test_no_command_shows_them_all(run):
+    _, _, err = run()
+    assert all(command in err for command in ("serve", "generate", "adapters", "train", "demo"))
+
+
 @pytest.mark.parametrize("command", ["serve", "generate", "adapters", "train", "demo"])
 def test_every_command_has_help(run, command):
     code, out, err = run(command, "--help")
