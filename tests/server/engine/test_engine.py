@@ -15,7 +15,7 @@ from server.engine.runner import Runner
 from server.engine.sampler import Sampled
 from server.engine.scheduler import Chosen
 from server.model.adapter import AdapterBlob
-from tests.toys import drive, make_adapter, store_adapter
+from tests.toys import Driven, drive, make_adapter, store_adapter
 
 PROMPT = [5, 6, 7, 8]
 POISON = 300
@@ -149,39 +149,38 @@ def test_what_cannot_ever_fit_fails_at_once(zoo: Any) -> None:
     assert "do not fit the cache" in driven.failures[too_long].message
 
 
+def assert_served_in_a_flood(driven: Driven, waiting: int, adapter: str) -> None:
+    """The four tokens come although another tenant's requests, overlapping, never end."""
+    for number in range(400):
+        if number % 8 == 0:
+            driven.submit(PROMPT, adapter, tenant="flood", max_new_tokens=20)
+        driven.step()
+        if len(driven.tokens[waiting]) == 4:
+            break
+    assert len(driven.tokens[waiting]) == 4
+
+
 def test_a_cold_adapter_gets_its_turn_while_hot_ones_keep_coming(zoo: Any) -> None:
     """One slot, and the hot tenant's requests overlap so that the slot is never idle by itself."""
     driven = drive(zoo.base, zoo.store, adapter_slots=1)
     hot, cold = zoo.digests["rank4"], zoo.digests["rank8-rs"]
-    driven.submit(PROMPT, hot, tenant="hot", max_new_tokens=20)
+    driven.submit(PROMPT, hot, tenant="flood", max_new_tokens=20)
     for _ in range(5):
         driven.step()
     waiting = driven.submit(PROMPT, cold, tenant="cold", max_new_tokens=4)
     host = driven.engine._scheduler.slots._host
     while cold not in host:
-        driven.submit(PROMPT, hot, tenant="hot", max_new_tokens=1)
+        driven.submit(PROMPT, hot, tenant="flood", max_new_tokens=1)
         driven.step()
-    for number in range(400):
-        if number % 8 == 0:
-            driven.submit(PROMPT, hot, tenant="hot", max_new_tokens=20)
-        driven.step()
-        if len(driven.tokens[waiting]) == 4:
-            break
-    assert len(driven.tokens[waiting]) == 4
+    assert_served_in_a_flood(driven, waiting, hot)
 
 
 def test_a_long_prompt_gets_its_turn_beside_a_stream_of_short_ones(zoo: Any) -> None:
     driven = drive(zoo.base, zoo.store, cache_tokens=64)
-    driven.submit(PROMPT, tenant="short", max_new_tokens=20)
+    driven.submit(PROMPT, tenant="flood", max_new_tokens=20)
     driven.step()
     waiting = driven.submit(PROMPT * 12, tenant="long", max_new_tokens=4)
-    for number in range(400):
-        if number % 8 == 0:
-            driven.submit(PROMPT, tenant="short", max_new_tokens=20)
-        driven.step()
-        if len(driven.tokens[waiting]) == 4:
-            break
-    assert len(driven.tokens[waiting]) == 4
+    assert_served_in_a_flood(driven, waiting, "")
 
 
 def test_aborted_requests_leave_no_more_in_host_memory_than_the_cache_may_hold(zoo: Any) -> None:
