@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from server.engine.scheduler import Chosen
+from server.engine.sequence import UNKNOWN
 from server.kernels.attention import AttentionPlan, Chunk, DecodeGroup
 from server.kernels.lora import LoraPack, Segment
 from server.model.step import LoraStep, Step
@@ -23,8 +24,12 @@ def build_step(
     packs: list[dict[str, LoraPack]] | None,
     block_size: int,
     device: torch.device,
+    previous: Tensor | None = None,
 ) -> Step:
-    """`chosen` as sorted by `sort_by_slot`; `packs` hold its adapters in the order of their slots."""
+    """`chosen` as sorted by `sort_by_slot`; `packs` hold its adapters in the order of their slots.
+
+    previous: the tokens of the step before, where some may be unknown to the host.
+    """
     lengths = np.array([c.num_tokens for c in chosen])
     starts = np.concatenate(([0], np.cumsum(lengths)))
     cells = [_cells(c, block_size) for c in chosen]
@@ -32,7 +37,7 @@ def build_step(
     positions = np.concatenate(
         [np.arange(len(s) - c.num_tokens, len(s)) for c, s in zip(chosen, cells, strict=True)]
     )
-    token_ids = np.concatenate([c.sequence.tokens[c.sequence.computed :][: c.num_tokens] for c in chosen])
+    token_ids = np.concatenate([ids_of(c) for c in chosen])
     sampled = np.array(
         [end - 1 for c, end in zip(chosen, starts[1:], strict=True) if c.samples], dtype=np.int64
     )
@@ -50,12 +55,22 @@ def build_step(
         ),
         lora=None if packs is None else LoraStep(packs, _segments(chosen, starts)),
         sampled=_tensor(sampled, device),
+        previous=previous if (token_ids < 0).any() else None,
     )
+
+
+def ids_of(choice: Chosen) -> list[int]:
+    """The tokens to compute; one that only the device knows is -(row + 1) of the step before."""
+    sequence = choice.sequence
+    ids = sequence.tokens[choice.start : choice.start + choice.num_tokens]
+    if ids[-1] == UNKNOWN:
+        ids[-1] = -(sequence.pending_row + 1)
+    return ids
 
 
 def _cells(choice: Chosen, block_size: int) -> Ints:
     """[context] cells of all tokens up to the end of this step's share."""
-    end = choice.sequence.computed + choice.num_tokens
+    end = choice.start + choice.num_tokens
     blocks = np.array(choice.sequence.blocks, dtype=np.int64)
     return (blocks[:, None] * block_size + np.arange(block_size)).reshape(-1)[:end]
 

@@ -28,12 +28,25 @@ class EngineConfig:
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    kernels: str = option(
+        "auto",
+        "auto: our own where the GPU can run them (bfloat16, compute capability 8.0); torch: torch's alone",
+        choices=("auto", "torch"),
+    )
+    overlap: str = option(
+        "auto",
+        "launch a step before the last one's tokens are here: auto (on a GPU), on or off",
+        choices=("auto", "on", "off"),
+    )
     double_quant: bool = option(True, "nf4: round the scales to 8 bits as QLoRA does")
     threads: int = option(0, "CPU threads of the engine; 0 takes every core but one", bounds=COUNT_OR_AUTO)
 
     adapter_store: Path = option(Path(".lorikeet/store"), "folder that holds the adapters")
     max_rank: int = option(256, "highest rank an adapter may have", bounds=COUNT)
     adapter_slots: int = option(64, "adapters on the device at once", bounds=COUNT)
+    adapter_memory: int = option(
+        0, "bytes of adapters on a GPU at once; 0: room for every slot at rank 16", bounds=COUNT_OR_AUTO
+    )
     host_cache_bytes: int = option(4 << 30, "bytes of adapters kept in host memory", bounds=COUNT)
 
     max_context: int = option(

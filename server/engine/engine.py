@@ -1,4 +1,4 @@
-"""The engine: take in, poll adapter copies, schedule, run, commit, give out."""
+"""The engine: take in, poll adapter copies, schedule, launch, fetch, commit, give out."""
 
 import logging
 from collections import deque
@@ -7,23 +7,31 @@ import torch
 
 from server.engine.config import EngineConfig
 from server.engine.messages import Abort, Command, Stats, StepReport, Submit, Token
-from server.engine.runner import Runner
-from server.engine.sampler import Sampled
+from server.engine.runner import Launched, Runner
 from server.engine.scheduler import Chosen, Scheduler
 
 log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Runs on whatever thread calls `step`; knows nothing of processes, keys or protobuf."""
+    """Runs on whatever thread calls `step`; knows nothing of processes, keys or protobuf.
 
-    def __init__(self, config: EngineConfig, scheduler: Scheduler, runner: Runner) -> None:
+    overlap: a step is launched while the one before it is under way; its tokens come a turn later.
+    """
+
+    def __init__(
+        self, config: EngineConfig, scheduler: Scheduler, runner: Runner, overlap: bool = False
+    ) -> None:
         self.num_steps = 0
         self._scheduler = scheduler
         self._runner = runner
         self._inbox: deque[Command] = deque()
+        self._overlap = overlap
+        self._under_way: Launched | None = None
+        # For the next report.
+        self._tokens: list[Token] = []
         self._debug_checks = config.debug_checks
-        self._num_tokens = 0
+        self._num_computed = 0
 
     def give(self, command: Command) -> None:
         """Taken in at the start of the next step."""
@@ -31,20 +39,21 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        return not self._inbox and self._scheduler.is_idle()
+        return not self._inbox and self._under_way is None and self._scheduler.is_idle()
 
     def step(self) -> StepReport:
         """One turn of the loop; an empty report where nothing could run."""
         self._take_in()
         self._scheduler.slots.poll()
         chosen = self._scheduler.schedule()
-        tokens: list[Token] = []
-        if chosen:
-            tokens = self._scheduler.commit(chosen, self._run(chosen))
-            self.num_steps += 1
-            self._num_tokens += sum(choice.num_tokens for choice in chosen)
+        launched = self._launch(chosen) if chosen else None
+        self._commit()
+        self._under_way = launched
+        if not self._overlap:
+            self._commit()
         if self._debug_checks or (not chosen and self._scheduler.is_idle()):
             self._scheduler.check()
+        tokens, self._tokens = self._tokens, []
         return StepReport(tokens, self._scheduler.take_failures(), self.stats())
 
     def close(self) -> None:
@@ -58,23 +67,40 @@ class Engine:
             elif isinstance(command, Abort):
                 self._scheduler.abort(command.id)
 
-    def _run(self, chosen: list[Chosen]) -> dict[int, Sampled]:
+    def _launch(self, chosen: list[Chosen]) -> Launched | None:
         """A step that fails is taken apart, so that only the sequence at fault fails."""
         try:
-            return self._runner.run(chosen)
+            launched = self._runner.launch(chosen)
         except torch.AcceleratorError:
             # The device is in no state to go on: the process ends, and the next one takes over.
             raise
         except Exception as error:
             log.exception("a step over %d sequences failed", len(chosen))
-            if len(chosen) == 1:
+            self._commit()
+            if len(chosen) > 1:
+                self._launch_apart(chosen)
+            # What was under way may have ended it.
+            elif chosen[0].sequence.slot is not None:
                 what = f"the step failed: {type(error).__name__}"
                 self._scheduler.fail(chosen[0].sequence, "internal", what)
-                return {}
-        sampled: dict[int, Sampled] = {}
+            return None
+        self._scheduler.begin(launched.chosen)
+        self.num_steps += 1
+        self._num_computed += sum(choice.num_tokens for choice in chosen)
+        return launched
+
+    def _launch_apart(self, chosen: list[Chosen]) -> None:
+        """One after another, to the end."""
         for choice in chosen:
-            sampled |= self._run([choice])
-        return sampled
+            if choice.sequence.slot is not None:
+                self._under_way = self._launch([choice])
+                self._commit()
+
+    def _commit(self) -> None:
+        """Waits for the step under way."""
+        if self._under_way is not None:
+            launched, self._under_way = self._under_way, None
+            self._tokens += self._scheduler.commit(launched.chosen, launched.fetch())
 
     def stats(self) -> Stats:
         s = self._scheduler
@@ -88,7 +114,7 @@ class Engine:
             active=s.slots.held(),
             awaited=sorted({q.request.adapter for q in s.queue if q.request.adapter}),
             steps=self.num_steps,
-            tokens_computed=self._num_tokens,
+            tokens_computed=self._num_computed,
             preemptions=s.num_preemptions,
             prefix_queried_tokens=s.prefix_queried,
             prefix_hit_tokens=s.prefix_hit,

@@ -21,6 +21,17 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     # None: no log probabilities; k: the chosen token's and the k likeliest ones'.
     logprobs: int | None = None
 
+    @property
+    def needs_history(self) -> bool:
+        """Whether the next token depends on which ones came before, and not on the logits alone."""
+        return self.repetition_penalty != 1.0 or bool(self.presence_penalty or self.frequency_penalty)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the next token is the likeliest one, and nothing else is asked."""
+        plain = self.temperature == 0 and self.min_new_tokens == 0 and self.logprobs is None
+        return plain and not self.needs_history
+
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):
     """Start one sequence. Times are seconds of the monotonic clock, which all processes share."""

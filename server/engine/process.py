@@ -76,7 +76,8 @@ def serve(engine: Engine, mailbox: Mailbox) -> None:
         if report.tokens or report.failures or now - reported_at >= TICK_SECONDS:
             mailbox.put(report)
             reported_at = now
-        wait = 0.0 if engine.num_steps > steps else TICK_SECONDS if engine.is_idle else LOADING_SECONDS
+        is_busy = engine.num_steps > steps or report.tokens
+        wait = 0.0 if is_busy else TICK_SECONDS if engine.is_idle else LOADING_SECONDS
 
 
 def main() -> int:

@@ -1,9 +1,13 @@
 """The device's side of a step: decoder, KV cache, packed adapters, sampler."""
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
+from torch import Tensor
 
 from server.engine.batch import build_step, sort_by_slot
-from server.engine.sampler import Row, Sampled, sample
+from server.engine.sampler import Drawn, Row, Sampled, draw
 from server.engine.scheduler import Chosen
 from server.engine.slots import AdapterSlots
 from server.kernels.lora import LoraPack
@@ -11,7 +15,34 @@ from server.model.adapter import pack
 from server.model.decoder import Decoder, KvCache
 
 
-class Runner:
+@dataclass(frozen=True)
+class Launched:
+    """A step under way. chosen: in the order in which it samples."""
+
+    chosen: list[Chosen]
+    drawn: Drawn | None
+
+    def fetch(self) -> dict[int, Sampled]:
+        """The next token of every sequence whose last one the step reaches, by sequence id; waits for it."""
+        return {} if self.drawn is None else self.drawn.fetch()
+
+
+class Runner(Protocol):
+    def launch(self, chosen: list[Chosen]) -> Launched:
+        """Begins a step."""
+
+
+def rows_of(chosen: list[Chosen]) -> list[Row]:
+    return [
+        Row(c.sequence.id, c.sequence.request.sampling, c.sequence.tokens, c.sequence.num_prompt)
+        for c in chosen
+        if c.samples
+    ]
+
+
+class TorchRunner:
+    """Plain torch: every step as it comes, on any device."""
+
     def __init__(self, decoder: Decoder, cache: KvCache, block_size: int, slots: AdapterSlots) -> None:
         self._decoder = decoder
         self._cache = cache
@@ -20,20 +51,22 @@ class Runner:
         # The packs of the last step's adapters: consecutive steps mostly run the same ones.
         self._packed_for: tuple[str, ...] = ()
         self._packs: list[dict[str, LoraPack]] | None = None
+        # The tokens of the step before.
+        self._previous: Tensor | None = None
 
     @torch.inference_mode()
-    def run(self, chosen: list[Chosen]) -> dict[int, Sampled]:
-        """The next token of every sequence whose last token the step reaches, by sequence id."""
+    def launch(self, chosen: list[Chosen]) -> Launched:
         chosen = sort_by_slot(chosen)
         packs = self._packs_of(chosen)
-        step = build_step(chosen, packs, self._block_size, self._decoder.embedding.device)
+        device = self._decoder.embedding.device
+        step = build_step(chosen, packs, self._block_size, device, self._previous)
         logits = self._decoder.forward(step, self._cache)
-        rows = [
-            Row(c.sequence.id, c.sequence.request.sampling, c.sequence.tokens, c.sequence.num_prompt)
-            for c in chosen
-            if c.samples
-        ]
-        return sample(logits, rows) if rows else {}
+        rows = rows_of(chosen)
+        if not rows:
+            return Launched(chosen, None)
+        drawn = draw(logits, rows)
+        self._previous = drawn.tokens
+        return Launched(chosen, drawn.sent())
 
     def _packs_of(self, chosen: list[Chosen]) -> list[dict[str, LoraPack]] | None:
         """Keyed by content digest, so a pack can never stand for another adapter than it was made of."""

@@ -4,6 +4,7 @@ The noise of a draw is a function of (seed, position, token id) alone, so the sa
 same tokens whatever else is in the batch, before and after preemption or replay.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -36,26 +37,98 @@ class Sampled:
     logprobs: Logprobs | None = None
 
 
-def sample(logits: Tensor, rows: list[Row]) -> dict[int, Sampled]:
-    """logits [rows, vocab] -> by sequence id."""
-    logits = logits.float()
-    finite = torch.isfinite(logits.sum(dim=-1))
-    wanted = [row.sampling.logprobs is not None for row in rows]
-    raw = logits.clone() if any(wanted) else logits
+@dataclass(frozen=True)
+class Likely:
+    """Log probabilities of every row's distribution before penalties and temperature.
+
+    chosen: [rows] of the token drawn. top, ids: [rows, k] of the likeliest ones, likeliest first.
+    """
+
+    chosen: Tensor
+    top: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a step has sampled, perhaps still on its way: nobody has waited for the device yet.
+
+    tokens: [rows] int32, -1 where the logits are not finite. landed: set once all is in host memory.
+    """
+
+    rows: list[Row]
+    tokens: Tensor
+    likely: Likely | None = None
+    landed: torch.cuda.Event | None = None
+
+    def sent(self) -> "Drawn":
+        """On its way to host memory, behind what the device has been given so far."""
+        if not self.tokens.is_cuda:
+            return self
+        likely = self.likely
+        if likely is not None:
+            likely = Likely(_send(likely.chosen), _send(likely.top), _send(likely.ids))
+        tokens = _send(self.tokens)
+        landed = torch.cuda.Event()
+        landed.record()
+        return Drawn(self.rows, tokens, likely, landed)
+
+    def fetch(self) -> dict[int, Sampled]:
+        """By sequence id; waits for the device."""
+        if self.landed is not None:
+            self.landed.synchronize()
+        return {
+            row.sequence_id: Sampled(token if token >= 0 else None, self._logprobs(index))
+            for index, (row, token) in enumerate(zip(self.rows, self.tokens.tolist(), strict=True))
+        }
+
+    def _logprobs(self, index: int) -> Logprobs | None:
+        wanted = self.rows[index].sampling.logprobs
+        if self.likely is None or wanted is None:
+            return None
+        ids, top = self.likely.ids[index, :wanted].tolist(), self.likely.top[index, :wanted].tolist()
+        return Logprobs(float(self.likely.chosen[index]), list(zip(ids, top, strict=True)))
+
+
+def _send(tensor: Tensor) -> Tensor:
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
+def is_greedy(rows: list[Row]) -> bool:
+    return all(row.sampling.is_greedy for row in rows)
+
+
+def greedy(logits: Tensor) -> Tensor:
+    """logits [rows, vocab] -> [rows] int32, -1 where they are not finite."""
+    finite = torch.isfinite(logits.sum(dim=-1, dtype=torch.float32))
+    return torch.where(finite, logits.argmax(dim=-1), -1).int()
+
+
+def draw(logits: Tensor, rows: list[Row]) -> Drawn:
+    """logits [rows, vocab], which stay as they are."""
+    if is_greedy(rows):
+        return Drawn(rows, greedy(logits))
+    raw = logits.float()
+    finite = torch.isfinite(raw.sum(dim=-1))
+    logits = raw.clone()
     for index, row in enumerate(rows):
         _penalize(logits[index], row)
     tokens = logits.argmax(dim=-1)
     drawn = [index for index, row in enumerate(rows) if row.sampling.temperature > 0]
     if drawn:
         tokens[drawn] = _draw(logits[drawn], [rows[index] for index in drawn])
-    chosen = torch.where(finite, tokens, -1).tolist()
-    return {
-        row.sequence_id: Sampled(
-            token if token >= 0 else None,
-            _logprobs(raw[index], token, row.sampling.logprobs) if wanted[index] and token >= 0 else None,
-        )
-        for index, (row, token) in enumerate(zip(rows, chosen, strict=True))
-    }
+    likely = _likely(raw, tokens, rows)
+    return Drawn(rows, torch.where(finite, tokens, -1).int(), likely)
+
+
+def _likely(raw: Tensor, tokens: Tensor, rows: list[Row]) -> Likely | None:
+    wanted = [row.sampling.logprobs for row in rows if row.sampling.logprobs is not None]
+    if not wanted:
+        return None
+    logprobs = raw.log_softmax(dim=-1)
+    top, ids = logprobs.topk(min(max(wanted), raw.shape[1]), dim=-1)
+    return Likely(logprobs.gather(1, tokens.unsqueeze(1)).squeeze(1), top, ids)
 
 
 def _penalize(logits: Tensor, row: Row) -> None:
@@ -66,9 +139,11 @@ def _penalize(logits: Tensor, row: Row) -> None:
         values = logits[seen]
         logits[seen] = torch.where(values > 0, values / s.repetition_penalty, values * s.repetition_penalty)
     if (s.presence_penalty or s.frequency_penalty) and row.num_answered:
-        answer = torch.tensor(row.history[row.num_prompt :], device=logits.device)
-        ids, counts = answer.unique(return_counts=True)
-        logits[ids] -= s.presence_penalty + s.frequency_penalty * counts
+        # Counted here and not on the device, which would have to be waited for.
+        counts = Counter(row.history[row.num_prompt :])
+        ids = torch.tensor(list(counts), device=logits.device)
+        times = torch.tensor(list(counts.values()), device=logits.device)
+        logits[ids] -= s.presence_penalty + s.frequency_penalty * times
     if row.num_answered < s.min_new_tokens and s.stop_token_ids:
         logits[list(s.stop_token_ids)] = -torch.inf
 
@@ -130,10 +205,3 @@ def _mix(seed: int, position: int) -> int:
 
 _GOLDEN = 0x9E3779B9
 _MASK64 = (1 << 64) - 1
-
-
-def _logprobs(logits: Tensor, token: int, top: int | None) -> Logprobs:
-    """Of the model's own distribution: logits [vocab] before penalties and temperature."""
-    logprobs = logits.log_softmax(dim=-1)
-    values, ids = logprobs.topk(min(top or 0, logits.shape[0]))
-    return Logprobs(float(logprobs[token]), list(zip(ids.tolist(), values.tolist(), strict=True)))

@@ -9,21 +9,21 @@ from server.engine.blocks import BlockPool, extend_hashes, salt
 from server.engine.messages import Failure, Started, Submit, Token
 from server.engine.queue import FairQueue
 from server.engine.sampler import Sampled
-from server.engine.sequence import Sequence
+from server.engine.sequence import UNKNOWN, Sequence
 from server.engine.slots import AdapterSlots, AdapterUnavailable
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The step computes `num_tokens` of the sequence's tokens, from `computed` on."""
+    """The step computes `num_tokens` of the sequence's tokens, from `start` on.
+
+    samples: it reaches the last token, so that a new one follows.
+    """
 
     sequence: Sequence
     num_tokens: int
-
-    @property
-    def samples(self) -> bool:
-        """Whether the step reaches the last token, so that a new one follows."""
-        return self.num_tokens == self.sequence.remaining
+    start: int
+    samples: bool
 
 
 class Scheduler:
@@ -59,18 +59,14 @@ class Scheduler:
         sequence = self._by_id.get(sequence_id)
         if sequence is None:
             return
-        if sequence.slot is None:
-            self.queue.remove(sequence)
-            del self._by_id[sequence_id]
-        else:
-            self._end(sequence)
+        self._end(sequence)
 
     def schedule(self) -> list[Chosen]:
         """Running sequences first, those that decode before prompts; then waiting ones as all allows."""
         chosen: list[Chosen] = []
         budget = self._step_tokens
         for sequence in sorted(self.running, key=lambda s: s.remaining > 1):
-            if budget and sequence.slot is not None:
+            if budget and sequence.slot is not None and sequence.can_go_on:
                 budget -= self._choose(sequence, budget, chosen)
         # Growing an old prompt may have sent back a newer sequence that was chosen before it.
         chosen = [choice for choice in chosen if choice.sequence.slot is not None]
@@ -84,7 +80,7 @@ class Scheduler:
         draining: set[str | None] = set()
         for sequence in self.queue.candidates():
             adapter = sequence.request.adapter
-            if adapter in draining:
+            if adapter in draining or not sequence.can_go_on:
                 continue
             if not self._has_blocks(sequence):
                 # Whoever comes after would take the blocks that this one waits for.
@@ -100,28 +96,41 @@ class Scheduler:
         """Appends the sequence's share of the step; returns its tokens."""
         num_tokens = self._grow(sequence, budget)
         if num_tokens:
-            choice = Chosen(sequence, num_tokens)
+            choice = Chosen(sequence, num_tokens, sequence.computed, num_tokens == sequence.remaining)
             chosen.append(choice)
             # A new token costs as much as one computed: answers weigh twice what prompts do.
             self.queue.charge(sequence.request.tenant, num_tokens + choice.samples)
         return num_tokens
 
+    def begin(self, chosen: list[Chosen]) -> None:
+        """The step is under way: progress moves on, and the tokens to come are UNKNOWN.
+
+        `chosen` in the order in which the step samples.
+        """
+        row = 0
+        for choice in chosen:
+            choice.sequence.computed += choice.num_tokens
+            if choice.samples:
+                choice.sequence.tokens.append(UNKNOWN)
+                choice.sequence.pending_row = row
+                row += 1
+
     def commit(self, chosen: list[Chosen], sampled: dict[int, Sampled]) -> list[Token]:
-        """Moves progress on and appends the new tokens; `sampled` is keyed by sequence id."""
+        """The step is done: its tokens take their places; `sampled` is keyed by sequence id."""
         tokens = []
         for choice in chosen:
             sequence, new = choice.sequence, sampled.get(choice.sequence.id)
-            if sequence.slot is None:
+            if self._by_id.get(sequence.id) is not sequence:
                 continue
             if new is not None and new.token is None:
                 self.fail(sequence, "numeric", "the model's logits are not finite numbers")
                 continue
-            sequence.computed += choice.num_tokens
-            self._publish(sequence, choice.num_tokens)
+            if new is not None and new.token is not None:
+                sequence.tokens[choice.start + choice.num_tokens] = new.token
+            self._publish(choice)
             if new is None or new.token is None:
                 continue
-            sequence.tokens.append(new.token)
-            finish = sequence.finish_reason()
+            finish = sequence.finish_reason(choice.start + choice.num_tokens + 1)
             tokens.append(Token(sequence.id, new.token, finish, _started(sequence), new.logprobs))
             if finish:
                 self._end(sequence)
@@ -212,7 +221,10 @@ class Scheduler:
         self.queue.push_front(sequence)
 
     def _end(self, sequence: Sequence) -> None:
-        self._let_go(sequence)
+        if sequence.slot is None:
+            self.queue.remove(sequence)
+        else:
+            self._let_go(sequence)
         del self._by_id[sequence.id]
 
     def _let_go(self, sequence: Sequence) -> None:
@@ -223,12 +235,14 @@ class Scheduler:
         sequence.blocks = []
         sequence.slot = None
 
-    def _publish(self, sequence: Sequence, num_new: int) -> None:
-        """The blocks that the newest tokens filled enter the prefix cache, under the sequence's salt."""
-        size = self.blocks.block_size
-        filled = range((sequence.computed - num_new) // size, sequence.computed // size)
-        if filled:
-            hashes = self._hashes(sequence, sequence.computed)
+    def _publish(self, choice: Chosen) -> None:
+        """The blocks that the step filled enter the prefix cache, under the sequence's salt."""
+        sequence, size = choice.sequence, self.blocks.block_size
+        end = choice.start + choice.num_tokens
+        filled = range(choice.start // size, end // size)
+        # A sequence that was sent back in the meantime holds other blocks now, or none.
+        if filled and sequence.computed >= end:
+            hashes = self._hashes(sequence, end)
             for index in filled:
                 self.blocks.publish(sequence.blocks[index], hashes[index])
 

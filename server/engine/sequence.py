@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from server.engine.messages import Submit
 
+UNKNOWN = -1
+
 
 @dataclass(eq=False)
 class Sequence:
@@ -14,7 +16,8 @@ class Sequence:
         blocks    | block | block | block | block ...   |
 
     Prefill, a chunk of it, a prefix found in the cache, decoding and recomputing after preemption
-    differ only in how far the two are apart.
+    differ only in how far the two are apart. While a step is under way, the token that it samples stands
+    at the end as UNKNOWN: the step after can be prepared, and finds it on the device.
     """
 
     request: Submit
@@ -25,6 +28,8 @@ class Sequence:
     # Chained digests of the full blocks seen so far; the chain starts at the tenant's and adapter's salt.
     block_hashes: list[bytes] = field(default_factory=list)
     slot: int | None = None
+    # The row, among those that the step under way samples, of the token that is UNKNOWN.
+    pending_row: int = 0
     # Seconds of the monotonic clock.
     load_asked_at: float | None = None
     load_seconds: float = 0.0
@@ -48,10 +53,22 @@ class Sequence:
     def remaining(self) -> int:
         return len(self.tokens) - self.computed
 
-    def finish_reason(self) -> str:
-        """ "stop", "length", or "" while the answer goes on; looks at the newest token."""
+    @property
+    def is_pending(self) -> bool:
+        return self.tokens[-1] == UNKNOWN
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a next step makes sense before the last one's token is known."""
         sampling = self.request.sampling
-        answered = self.num_answered
-        if answered > sampling.min_new_tokens and self.tokens[-1] in sampling.stop_token_ids:
+        return not self.is_pending or (
+            self.num_answered < sampling.max_new_tokens and not sampling.needs_history
+        )
+
+    def finish_reason(self, length: int) -> str:
+        """ "stop", "length", or "" while the answer goes on; looks at the last of the first `length`."""
+        sampling = self.request.sampling
+        answered = length - self.num_prompt
+        if answered > sampling.min_new_tokens and self.tokens[length - 1] in sampling.stop_token_ids:
             return "stop"
         return "length" if answered >= sampling.max_new_tokens else ""

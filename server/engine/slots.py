@@ -2,19 +2,17 @@
 
     wanted -> reading (host) -> copying -> RESIDENT <-> held
                                               |
-                                     evicted when its slot is needed, never while held
+                          evicted when its slot or its room is needed, never while held
 
 Slot 0 is the base: always resident, nothing to hold.
 """
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from adapters.errors import InvalidAdapter
+from server.engine.device_memory import DeviceMemory, HostMemory, Placed
 from server.engine.host_cache import HostCache
 from server.model.adapter import AdapterBlob
 
@@ -29,28 +27,23 @@ class AdapterUnavailable(Exception):
 
 @dataclass
 class Occupant:
-    """What stands in a slot. `landed` is None once the copy is done."""
+    """What stands in a slot. `awaited`: brought for a sequence that has not taken hold of it yet."""
 
     digest: str
     slot: int
-    blob: AdapterBlob
-    landed: "torch.cuda.Event | None"
+    placed: Placed
     holds: int = 0
-
-    def is_resident(self) -> bool:
-        if self.landed is not None and self.landed.query():
-            self.landed = None
-        return self.landed is None
+    awaited: bool = True
 
 
 class AdapterSlots:
-    def __init__(self, num_slots: int, host: HostCache, device: torch.device) -> None:
-        """`num_slots` adapters beside the base."""
+    def __init__(self, num_slots: int, host: HostCache, memory: DeviceMemory | None = None) -> None:
+        """`num_slots` adapters beside the base, as far as the memory has room for them."""
         self.num_slots = num_slots
         self.num_loads = 0
         self.num_evictions = 0
         self._host = host
-        self._copy = _copier(device)
+        self._memory = memory or HostMemory()
         self._free = list(range(num_slots, 0, -1))
         # Least recently used first.
         self._occupants: OrderedDict[str, Occupant] = OrderedDict()
@@ -70,9 +63,10 @@ class AdapterSlots:
         if not digest:
             return BASE_SLOT
         occupant = self._occupants.get(digest) or self._bring(digest)
-        if occupant is None or not occupant.is_resident():
+        if occupant is None or not occupant.placed.is_resident():
             return None
         occupant.holds += 1
+        occupant.awaited = False
         self._occupants.move_to_end(digest)
         return occupant.slot
 
@@ -85,8 +79,8 @@ class AdapterSlots:
     def blob(self, digest: str) -> AdapterBlob:
         """A held adapter's weights on the device."""
         occupant = self._occupants[digest]
-        assert occupant.holds > 0 and occupant.landed is None, "an adapter is used without being held"
-        return occupant.blob
+        assert occupant.holds > 0 and occupant.placed.landed is None, "an adapter is used without being held"
+        return occupant.placed.blob
 
     def poll(self) -> None:
         """Takes in what the readers have brought since the last turn."""
@@ -97,15 +91,15 @@ class AdapterSlots:
         self._host.close()
 
     def blocker(self, digest: str) -> str | None:
-        """The adapter whose end another needs that is read and has no slot: the least recently used one."""
-        if digest not in self._host or digest in self._occupants or self._free:
+        """The adapter whose end another needs that is read and has no room: the least recently used one."""
+        if digest not in self._host or digest in self._occupants:
             return None
         if any(not occupant.holds for occupant in self._occupants.values()):
             return None
-        return next(iter(self._occupants))
+        return next(iter(self._occupants), None)
 
     def resident(self) -> list[str]:
-        return [o.digest for o in self._occupants.values() if o.is_resident()]
+        return [o.digest for o in self._occupants.values() if o.placed.is_resident()]
 
     def held(self) -> list[str]:
         return [o.digest for o in self._occupants.values() if o.holds]
@@ -115,6 +109,7 @@ class AdapterSlots:
         assert {o.digest: o.holds for o in self._occupants.values() if o.holds} == holds, "holds differ"
         taken = [o.slot for o in self._occupants.values()]
         assert sorted(taken + self._free) == list(range(1, self.num_slots + 1)), "a slot is lost or shared"
+        self._memory.check([o.placed for o in self._occupants.values()])
 
     def _bring(self, digest: str) -> Occupant | None:
         """Load, check, then evict: a failed load costs nobody their slot."""
@@ -126,44 +121,43 @@ class AdapterSlots:
             # What the system says of its paths is for the log.
             log.exception("adapter %s cannot be read", digest)
             raise AdapterUnavailable("its files cannot be read from the store") from error
-        slot = self._take_slot() if blob is not None else None
-        if blob is None or slot is None:
+        if blob is None or not self._can_have_room(blob):
             return None
-        try:
-            on_device, landed = self._copy(blob)
-        except torch.OutOfMemoryError as error:
-            self._free.append(slot)
-            raise AdapterUnavailable("the device has no memory left for it; try again later") from error
+        while True:
+            placed = self._memory.place(self._free[-1], blob) if self._free else None
+            if placed is not None:
+                break
+            if not self._evict():
+                return None
         self.num_loads += 1
-        self._occupants[digest] = Occupant(digest, slot, on_device, landed)
+        self._occupants[digest] = Occupant(digest, self._free.pop(), placed)
         return self._occupants[digest]
 
-    def _take_slot(self) -> int | None:
-        if self._free:
-            return self._free.pop()
-        for occupant in self._occupants.values():
-            if not occupant.holds and occupant.is_resident():
-                del self._occupants[occupant.digest]
-                self.num_evictions += 1
-                return occupant.slot
-        return None
+    def _can_have_room(self, blob: AdapterBlob) -> bool:
+        """Whether there is room if all go that may; nobody is evicted in vain."""
+        capacity, free = self._memory.capacity(), self._memory.free()
+        idle = self._evictable()
+        if capacity is None or free is None:
+            return bool(self._free or idle)
+        if blob.num_bytes > capacity:
+            raise AdapterUnavailable(
+                f"its {blob.num_bytes} bytes do not fit the {capacity} bytes for adapters on the device;"
+                " start the server with more --adapter-memory"
+            )
+        room = free + sum(occupant.placed.num_bytes for occupant in idle)
+        return bool(self._free or idle) and blob.num_bytes <= room
 
+    def _evictable(self) -> list[Occupant]:
+        """First those that nobody waits for."""
+        idle = [o for o in self._occupants.values() if not o.holds and o.placed.is_resident()]
+        return sorted(idle, key=lambda occupant: occupant.awaited)
 
-Copier = Callable[[AdapterBlob], "tuple[AdapterBlob, torch.cuda.Event | None]"]
-
-
-def _copier(device: torch.device) -> Copier:
-    """Copies a blob to the device, on a stream of its own where there is one."""
-    if device.type != "cuda":
-        return lambda blob: (blob.to(device), None)
-    stream = torch.cuda.Stream(device)
-
-    def copy(blob: AdapterBlob) -> "tuple[AdapterBlob, torch.cuda.Event | None]":
-        with torch.cuda.stream(stream):
-            on_device = blob.to(device)
-            landed = torch.cuda.Event()
-            landed.record(stream)
-        on_device.flat.record_stream(torch.cuda.current_stream(device))
-        return on_device, landed
-
-    return copy
+    def _evict(self) -> bool:
+        """Makes the least recently used adapter go that may."""
+        for occupant in self._evictable():
+            del self._occupants[occupant.digest]
+            self._free.append(occupant.slot)
+            self._memory.remove(occupant.placed)
+            self.num_evictions += 1
+            return True
+        return False

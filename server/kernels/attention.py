@@ -11,6 +11,15 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Heads:
+    """How a row of qkv is divided: num_heads of q, then num_kv_heads of k and as many of v, each dim wide."""
+
+    num_heads: int
+    num_kv_heads: int
+    dim: int
+
+
+@dataclass(frozen=True)
 class DecodeGroup:
     """The sequences of a step that bring one token each.
 
@@ -43,6 +52,32 @@ class AttentionPlan:
     cells: Tensor
     decodes: DecodeGroup | None
     chunks: list[Chunk]
+
+
+@dataclass(frozen=True)
+class PagedPlan:
+    """The same for the device's kernels: sequence i brings rows [starts[i], starts[i + 1]) of the step.
+
+    starts: [sequences + 1] int32. contexts: [sequences] int32, the tokens it sees with the step's own, which
+    are the last of them; 0 is padding: one row that touches no cache and comes out as zeros.
+    block_at: [sequences] int32, where its blocks begin in `blocks`, int32 block numbers of all sequences.
+    longest: rows of the longest sequence; 1 where every sequence decodes. total_context, longest_context: the
+    contexts' sum and maximum, which only steps with chunks need.
+    """
+
+    starts: Tensor
+    contexts: Tensor
+    block_at: Tensor
+    blocks: Tensor
+    block_size: int
+    longest: int
+    total_context: int = 0
+    longest_context: int = 0
+
+
+def supports(heads: Heads) -> bool:
+    """Whether the device's kernels can attend with such heads."""
+    return heads.dim in (32, 64, 128, 256) and heads.num_heads // heads.num_kv_heads <= 8
 
 
 def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, cells: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Low-rank updates of many adapters in one step: y[t] += (x[t] A_s^T) B_s, s the adapter of token t."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +31,62 @@ class LoraPack:
     a: Tensor
     b: Tensor
     bounds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AdapterMemory:
+    """All adapters on the device, for kernels that find an adapter by its slot.
+
+    weights: [elements]. places: int32 [slots + 1, layers, 7, 4]: for q, k, v, o, gate, up, down of a layer
+    (a_at, b_at, rank, 0), offsets in units of 8 elements; rank 0 where the adapter leaves the linear alone.
+    A is [rank, in] and B [out, rank rounded up to 8], both row-major, the scale folded into B.
+    max_rank: no adapter's rank is higher.
+    """
+
+    weights: Tensor
+    places: Tensor
+    max_rank: int = 256
+
+
+@dataclass(frozen=True)
+class SlotBatch:
+    """Whose each token of a step is, tokens sorted by slot.
+
+    slots: [tokens] int32, 0 is the base. tiles: [num_tiles, 3] int32 (slot, first row, count): runs of one
+    adapter's tokens, at most tile_rows long; the base's tokens are in none, count 0 is padding.
+    """
+
+    slots: Tensor
+    tiles: Tensor
+    tile_rows: int
+    places: Tensor | None = None
+
+    def located(self, memory: AdapterMemory) -> "SlotBatch":
+        """With `places`: [tokens, layers, 7, 4], each token's own rows of memory's."""
+        return replace(self, places=memory.places.index_select(0, self.slots))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of a layer's seven linears inside the decoder's fused one: columns [column, column + width)."""
+
+    index: int
+    column: int
+    width: int
+
+
+class Update(Protocol):
+    """What the adapters of a step add to one linear of one layer."""
+
+    def add(self, y: Tensor, x: Tensor) -> None:
+        """y [tokens, out] += their updates of x [tokens, in], in place; the base's tokens stay untouched."""
+
+
+def updated(y: Tensor, x: Tensor, update: Update | None) -> Tensor:
+    """y [tokens, out], with what the adapters add for x [tokens, in]."""
+    if update is not None:
+        update.add(y, x)
+    return y
 
 
 def lora_add(y: Tensor, x: Tensor, pack: LoraPack, segments: list[Segment], mask: Tensor | None) -> None:

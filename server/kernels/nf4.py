@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from server.kernels.lora import Update, updated
+
 BLOCK = 64
 
 
@@ -28,9 +30,9 @@ class Nf4Weight:
     def shape(self) -> tuple[int, int]:
         return self.codes.shape[0], self.codes.shape[1] * 2
 
-    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
         """x [tokens, in] -> [tokens, out], in x's dtype."""
-        return F.linear(x, self.dequantize(x.dtype), bias)
+        return updated(F.linear(x, self.dequantize(x.dtype), bias), x, update)
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """[out, in]: codebook[code] * absmax."""

@@ -9,18 +9,22 @@ from torch import Tensor
 from adapters.normal import LowRank
 from server.kernels.lora import LoraPack
 from server.model.config import ModelConfig
-from server.model.step import FUSED
+from server.model.step import FUSED, linear_parts
+
+# Elements; what begins at a multiple can be read 16 bytes at a time.
+ALIGNMENT = 8
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One low-rank pair inside a blob: a [rank, in] at a_at, b [rank, out] at b_at (elements).
+    """One low-rank pair in a blob: a [rank, in] at a_at, b [out, rank rounded up to 8] at b_at (elements).
 
-    It changes columns [column, column + out) of the decoder's linear.
+    It changes columns [column, column + out) of the decoder's linear, and is the layer's part-th of seven.
     """
 
     layer: int
     linear: str
+    part: int
     column: int
     rank: int
     width_in: int
@@ -40,36 +44,71 @@ class AdapterBlob:
     def num_bytes(self) -> int:
         return self.flat.numel() * self.flat.element_size()
 
-    def to(self, device: torch.device) -> "AdapterBlob":
-        """One copy, asynchronous if the blob is pinned."""
-        return replace(self, flat=self.flat.to(device, non_blocking=True))
-
     def pinned(self) -> "AdapterBlob":
         return replace(self, flat=self.flat.pin_memory())
 
     def a(self, pair: Pair) -> Tensor:
-        return self.flat[pair.a_at : pair.b_at].view(pair.rank, pair.width_in)
+        """[rank, in]."""
+        return self.flat[pair.a_at : pair.a_at + pair.rank * pair.width_in].view(pair.rank, pair.width_in)
 
     def b(self, pair: Pair) -> Tensor:
-        return self.flat[pair.b_at : pair.b_at + pair.rank * pair.width_out].view(pair.rank, pair.width_out)
+        """[rank, out]."""
+        padded = _round_up(pair.rank)
+        whole = self.flat[pair.b_at : pair.b_at + pair.width_out * padded].view(pair.width_out, padded)
+        return whole[:, : pair.rank].T
+
+    def layers(self) -> list[slice]:
+        """Where each layer's pairs stand, one after another; a layer that is not changed has none."""
+        starts = [self.pairs[i].a_at for i in range(len(self.pairs)) if self._begins_layer(i)]
+        return [slice(*ends) for ends in zip(starts, [*starts[1:], self.flat.numel()], strict=True)]
+
+    def _begins_layer(self, index: int) -> bool:
+        return index == 0 or self.pairs[index].layer != self.pairs[index - 1].layer
+
+    def moved(self, flat: Tensor, starts: list[int]) -> "AdapterBlob":
+        """The same adapter inside another tensor, in which its layers begin at `starts`."""
+        shift_of = {}
+        for old, new in zip(self.layers(), starts, strict=True):
+            shift_of[old.start] = new - old.start
+        pairs, shift = [], 0
+        for pair in self.pairs:
+            shift = shift_of.get(pair.a_at, shift)
+            pairs.append(replace(pair, a_at=pair.a_at + shift, b_at=pair.b_at + shift))
+        return AdapterBlob(flat, tuple(pairs))
+
+    def places(self, num_layers: int) -> Tensor:
+        """[layers, 7, 4] int32, a slot's rows of AdapterMemory.places."""
+        places = torch.zeros(num_layers, 7, 4, dtype=torch.int32)
+        for pair in self.pairs:
+            row = (pair.a_at // ALIGNMENT, pair.b_at // ALIGNMENT, pair.rank, 0)
+            places[pair.layer, pair.part] = torch.tensor(row, dtype=torch.int32)
+        return places
 
 
 def make_blob(weights: Mapping[str, LowRank], config: ModelConfig, dtype: torch.dtype) -> AdapterBlob:
     """From the normal form, whose names are those of the checkpoint's linears."""
     pairs: list[Pair] = []
-    tensors: list[Tensor] = []
     at = 0
-    for layer, linear, name, column in _places(config):
+    for layer, linear, part, name, column in _places(config):
         low_rank = weights.get(name)
         if low_rank is None:
             continue
         rank, width_in, width_out = *low_rank.a.shape, low_rank.b.shape[0]
-        pair = Pair(layer, linear, column, rank, width_in, width_out, at, at + rank * width_in)
-        at = pair.b_at + rank * width_out
-        pairs.append(pair)
-        tensors += [low_rank.a.reshape(-1).to(dtype), low_rank.b.T.reshape(-1).to(dtype)]
+        b_at = at + _round_up(rank * width_in)
+        pairs.append(Pair(layer, linear, part, column, rank, width_in, width_out, at, b_at))
+        at = b_at + width_out * _round_up(rank)
     assert len(pairs) == len(weights), "an adapter changes a linear that the base does not have"
-    return AdapterBlob(torch.cat(tensors), tuple(pairs))
+    blob = AdapterBlob(torch.zeros(at, dtype=dtype), tuple(pairs))
+    names = {(layer, linear, column): name for layer, linear, _, name, column in _places(config)}
+    for pair in pairs:
+        low_rank = weights[names[pair.layer, pair.linear, pair.column]]
+        blob.a(pair).copy_(low_rank.a)
+        blob.b(pair).copy_(low_rank.b.T)
+    return blob
+
+
+def _round_up(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT
 
 
 def pack(blobs: list[AdapterBlob], config: ModelConfig) -> list[dict[str, LoraPack]]:
@@ -100,18 +139,15 @@ def _pack_linear(members: list[tuple[int, AdapterBlob, Pair]], num_adapters: int
     return LoraPack(a, b, tuple(bounds))
 
 
-def _places(config: ModelConfig) -> list[tuple[int, str, str, int]]:
-    """(layer, decoder's linear, checkpoint's linear, first column) of every linear."""
-    shapes = config.linear_shapes()
-    places = []
-    for layer in range(config.num_layers):
-        for linear, parts in FUSED.items():
-            column = 0
-            for part in parts:
-                name = f"model.layers.{layer}.{part}"
-                places.append((layer, linear, name, column))
-                column += shapes[name][0]
-    return places
+def _places(config: ModelConfig) -> list[tuple[int, str, int, str, int]]:
+    """(layer, decoder's linear, part, checkpoint's linear, first column) of every linear."""
+    parts = linear_parts(config)
+    return [
+        (layer, linear, part.index, f"model.layers.{layer}.{name}", part.column)
+        for layer in range(config.num_layers)
+        for linear, names in FUSED.items()
+        for name, part in zip(names, parts[linear], strict=True)
+    ]
 
 
 def _output_widths(config: ModelConfig) -> dict[str, int]:

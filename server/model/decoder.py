@@ -1,15 +1,17 @@
 """The decoder: one packed forward pass over a step of any sequences and adapters."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
-from server.kernels.attention import paged_attention, store_kv
-from server.kernels.fused import add_rms_norm, rms_norm, rotate, silu_mul
+from server.kernels.attention import Heads
+from server.kernels.lora import Part
 from server.model.config import ModelConfig
 from server.model.layers import Linear, Rotary
-from server.model.step import Step
+from server.model.operations import TORCH, Operations, Pair
+from server.model.step import Lora, Step, linear_parts
 
 
 @dataclass(frozen=True)
@@ -41,45 +43,50 @@ class Decoder:
     norm: Tensor
     lm_head: Linear
     rotary: Rotary
+    operations: Operations = TORCH
+
+    @cached_property
+    def heads(self) -> Heads:
+        return Heads(self.config.num_heads, self.config.num_kv_heads, self.config.head_dim)
+
+    @cached_property
+    def parts(self) -> dict[str, tuple[Part, ...]]:
+        return linear_parts(self.config)
 
     def forward(self, step: Step, cache: KvCache) -> Tensor:
         """Logits [sampled, vocab] of the step's sampled rows; keys and values go to the cache."""
-        x = F.embedding(step.token_ids, self.embedding)
-        angles = self.rotary.at(step.positions)
-        residual = x.new_zeros(x.shape)
+        add_norm, eps = self.operations.add_rms_norm, self.config.norm_eps
+        x = self.operations.embed(step.token_ids, step.previous, self.embedding)
+        angles = self.operations.angles((self.rotary.cos, self.rotary.sin), step.positions)
+        lora = step.lora.located() if step.lora is not None else None
+        residual = torch.zeros_like(x)
         for layer in self.layers:
-            x, residual = add_rms_norm(x, residual, layer.attention_norm, self.config.norm_eps)
-            x = self._attend(layer, x, angles, step, cache)
-            x, residual = add_rms_norm(x, residual, layer.mlp_norm, self.config.norm_eps)
-            x = _mlp(layer, x, step)
-        x = (x + residual)[step.sampled]
-        return self.lm_head(rms_norm(x, self.norm, self.config.norm_eps))
+            x, residual = add_norm(x, residual, layer.attention_norm, eps)
+            x = self._attend(layer, x, lora, angles, step, cache)
+            x, residual = add_norm(x, residual, layer.mlp_norm, eps)
+            x = self._mlp(layer, x, lora)
+        if step.sampled is not None:
+            x, residual = x[step.sampled], residual[step.sampled]
+        x, _ = add_norm(x, residual, self.norm, eps)
+        return self.lm_head(x)
 
     def _attend(
-        self, layer: Layer, x: Tensor, angles: tuple[Tensor, Tensor], step: Step, cache: KvCache
+        self, layer: Layer, x: Tensor, lora: Lora | None, angles: Pair, step: Step, cache: KvCache
     ) -> Tensor:
-        c = self.config
-        qkv = _apply(layer, "qkv", layer.qkv, x, step).view(x.shape[0], -1, c.head_dim)
-        qk, v = qkv.split((c.num_heads + c.num_kv_heads, c.num_kv_heads), dim=1)
+        qkv = self._apply(layer, "qkv", layer.qkv, x, lora)
+        norms = None
         if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = qk.split((c.num_heads, c.num_kv_heads), dim=1)
-            q = rotate(rms_norm(q, layer.q_norm, c.norm_eps), *angles)
-            k = rotate(rms_norm(k, layer.k_norm, c.norm_eps), *angles)
-        else:
-            q, k = rotate(qk, *angles).split((c.num_heads, c.num_kv_heads), dim=1)
+            norms = (layer.q_norm, layer.k_norm, self.config.norm_eps)
         keys, values = cache.keys[layer.index], cache.values[layer.index]
-        store_kv(k, v, keys, values, step.attention.cells)
-        attended = paged_attention(q, keys, values, step.attention).flatten(1)
-        return _apply(layer, "o", layer.o, attended, step)
+        attended = self.operations.attend(
+            qkv, self.heads, norms, angles, step.positions, keys, values, step.attention
+        )
+        return self._apply(layer, "o", layer.o, attended, lora)
 
+    def _mlp(self, layer: Layer, x: Tensor, lora: Lora | None) -> Tensor:
+        gate_up = self._apply(layer, "gate_up", layer.gate_up, x, lora)
+        return self._apply(layer, "down", layer.down, self.operations.silu_mul(gate_up), lora)
 
-def _mlp(layer: Layer, x: Tensor, step: Step) -> Tensor:
-    return _apply(layer, "down", layer.down, silu_mul(_apply(layer, "gate_up", layer.gate_up, x, step)), step)
-
-
-def _apply(layer: Layer, name: str, linear: Linear, x: Tensor, step: Step) -> Tensor:
-    """The base's linear and, on top, every adapter's update."""
-    y = linear(x)
-    if step.lora is not None:
-        step.lora.add(y, x, layer.index, name)
-    return y
+    def _apply(self, layer: Layer, name: str, linear: Linear, x: Tensor, lora: Lora | None) -> Tensor:
+        """The base's linear and, on top, every adapter's update."""
+        return linear(x, None if lora is None else lora.of(layer.index, name, self.parts[name]))

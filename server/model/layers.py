@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from server.kernels.lora import Update, updated
 from server.model.config import ModelConfig
 
 
@@ -17,7 +18,8 @@ class Weight(Protocol):
     @property
     def shape(self) -> tuple[int, int]: ...
 
-    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor: ...
+    def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
+        """x [tokens, in] -> [tokens, out], with what the adapters add."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class DenseWeight:
     def shape(self) -> tuple[int, int]:
         return self.weight.shape[0], self.weight.shape[1]
 
-    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(x, self.weight, bias)
+    def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
+        return updated(F.linear(x, self.weight, bias), x, update)
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Linear:
     weight: Weight
     bias: Tensor | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.weight.linear(x, self.bias)
+    def __call__(self, x: Tensor, update: Update | None = None) -> Tensor:
+        return self.weight.linear(x, self.bias, update)
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,6 @@ class Rotary:
         frequencies, scale = _frequencies(config)
         angles = torch.outer(torch.arange(config.max_context, dtype=torch.float32), frequencies)
         return cls((angles.cos() * scale).to(device, dtype), (angles.sin() * scale).to(device, dtype))
-
-    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Two [tokens, 1, dim / 2]."""
-        return F.embedding(positions, self.cos).unsqueeze(1), F.embedding(positions, self.sin).unsqueeze(1)
 
 
 def _frequencies(config: ModelConfig) -> tuple[Tensor, float]:

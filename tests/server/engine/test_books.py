@@ -95,7 +95,7 @@ class Reader:
 
 
 def make_slots(num_slots: int, reader: Reader, max_bytes: int = 1 << 20) -> AdapterSlots:
-    return AdapterSlots(num_slots, HostCache(reader, max_bytes), torch.device("cpu"))
+    return AdapterSlots(num_slots, HostCache(reader, max_bytes))
 
 
 def acquire(slots: AdapterSlots, digest: str) -> int:

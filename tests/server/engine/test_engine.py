@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from server.engine.build import AdapterReader, build_engine
+from server.engine.build import build_engine
 from server.engine.config import EngineConfig
-from server.engine.runner import Runner
-from server.engine.sampler import Sampled
+from server.engine.reader import AdapterReader
+from server.engine.runner import Launched, TorchRunner
 from server.engine.scheduler import Chosen
 from server.model.adapter import AdapterBlob
 from tests.toys import Driven, drive, make_adapter, store_adapter
@@ -125,19 +125,24 @@ def test_an_adapter_of_another_base_is_never_served(zoo: Any, bases: dict[str, P
     assert driven.failures[asked].reason == "adapter"
 
 
-def test_a_sequence_that_makes_the_step_raise_fails_alone(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    driven = drive(zoo.base, zoo.store)
+@pytest.mark.parametrize("overlap", ["off", "on"])
+def test_a_sequence_that_makes_the_step_raise_fails_alone(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch, overlap: str
+) -> None:
+    driven = drive(zoo.base, zoo.store, overlap=overlap)
     (expected,) = driven.answers(driven.submit(PROMPT))
-    run = Runner.run
+    launch = TorchRunner.launch
 
-    def raise_for_poison(self: Runner, chosen: list[Chosen]) -> dict[int, Sampled]:
+    def raise_for_poison(self: TorchRunner, chosen: list[Chosen]) -> Launched:
         if any(c.sequence.tokens[0] == POISON for c in chosen):
             raise ZeroDivisionError
-        return run(self, chosen)
+        return launch(self, chosen)
 
-    monkeypatch.setattr(Runner, "run", raise_for_poison)
-    fine = [driven.submit(PROMPT, tenant=str(i)) for i in range(3)]
+    monkeypatch.setattr(TorchRunner, "launch", raise_for_poison)
+    fine = [driven.submit(PROMPT, tenant=str(i)) for i in range(2)]
+    driven.step()
     victim = driven.submit([POISON, *PROMPT])
+    fine.append(driven.submit(PROMPT, tenant="2"))
     assert driven.answers(*fine) == [expected] * 3
     assert driven.failures[victim].reason == "internal"
 

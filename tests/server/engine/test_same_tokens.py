@@ -48,15 +48,16 @@ def test_greedy_tokens_equal_transformers_and_peft(zoo: Any, adapter: str) -> No
     assert answer == reference_answer(zoo.oracle(adapter), prompt, 24, eos_token_id=None)
 
 
-def test_repetition_penalty_equals_transformers(zoo: Any) -> None:
-    driven, prompt = drive(zoo.base, zoo.store), prompt_of(6, 20)
+@pytest.mark.parametrize("overlap", ["off", "on"])
+def test_repetition_penalty_equals_transformers(zoo: Any, overlap: str) -> None:
+    driven, prompt = drive(zoo.base, zoo.store, overlap=overlap), prompt_of(6, 20)
     (answer,) = driven.answers(driven.submit(prompt, max_new_tokens=20, repetition_penalty=1.7))
     expected = reference_answer(zoo.oracle(""), prompt, 20, eos_token_id=None, repetition_penalty=1.7)
     plain = reference_answer(zoo.oracle(""), prompt, 20, eos_token_id=None)
     assert answer == expected != plain
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=40)
 @given(
     order=st.permutations(range(12)),
     arrivals=st.lists(st.integers(0, 3), min_size=12, max_size=12),
@@ -66,6 +67,7 @@ def test_repetition_penalty_equals_transformers(zoo: Any) -> None:
     slots=st.sampled_from([1, 2, 5]),
     prefix_cache=st.booleans(),
     aborted=st.sets(st.integers(0, 11), max_size=3),
+    overlap=st.sampled_from(["off", "on"]),
 )
 def test_alone_batched_chunked_preempted_and_cached_agree(
     zoo: Any,
@@ -79,6 +81,7 @@ def test_alone_batched_chunked_preempted_and_cached_agree(
     slots: int,
     prefix_cache: bool,
     aborted: set[int],
+    overlap: str,
 ) -> None:
     """Every way of scheduling gives every request its tokens; books are checked at each step."""
     driven = drive(
@@ -89,6 +92,7 @@ def test_alone_batched_chunked_preempted_and_cached_agree(
         cache_tokens=cache_tokens,
         adapter_slots=slots,
         prefix_cache=prefix_cache,
+        overlap=overlap,
     )
     ids = {}
     for index, wait in zip(order, arrivals, strict=True):

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from server.engine import sampler
 from server.engine.messages import Sampling
-from server.engine.sampler import Row, Sampled, sample
+from server.engine.sampler import Row, Sampled
 
 VOCAB = 50
 
@@ -13,12 +14,12 @@ def draw(
     logits: torch.Tensor, history: list[int] | None = None, num_prompt: int = 0, **options: object
 ) -> Sampled:
     row = Row(7, Sampling(**options), history or [], num_prompt)  # type: ignore[arg-type]
-    return sample(logits.clone()[None], [row])[7]
+    return sampler.draw(logits.clone()[None], [row]).fetch()[7]
 
 
 def frequencies(logits: torch.Tensor, draws: int, **options: object) -> torch.Tensor:
     rows = [Row(i, Sampling(seed=i, **options), [1] * (i % 5), 0) for i in range(draws)]  # type: ignore[arg-type]
-    sampled = sample(logits.repeat(draws, 1), rows)
+    sampled = sampler.draw(logits.repeat(draws, 1), rows).fetch()
     return torch.bincount(torch.tensor([s.token for s in sampled.values()]), minlength=len(logits)) / draws
 
 
@@ -51,7 +52,7 @@ def test_a_draw_depends_on_seed_and_position_and_on_nothing_else() -> None:
     }
     assert len(set(tokens.values())) > 10
     crowd = [Row(i, Sampling(temperature=1.0, seed=i), [1] * 3, 0) for i in range(20)]
-    together = sample(logits.repeat(20, 1), crowd)
+    together = sampler.draw(logits.repeat(20, 1), crowd).fetch()
     assert all(together[i].token == tokens[i, 3] for i in range(20))
     assert draw(logits, temperature=1.0, seed=2**64 - 1).token is not None
 
@@ -89,5 +90,5 @@ def test_rows_that_are_not_finite_have_no_token_and_spoil_no_other(bad: float) -
     logits = torch.zeros(3, 4)
     logits[:, 2] = 1.0
     logits[1, 3] = bad
-    sampled = sample(logits, [Row(i, Sampling(), [], 0) for i in range(3)])
+    sampled = sampler.draw(logits, [Row(i, Sampling(), [], 0) for i in range(3)]).fetch()
     assert [sampled[i].token for i in range(3)] == [2, None, 2]

@@ -1,0 +1,160 @@
+// y[tokens, N] = x[tokens, K] W^T for up to 64 tokens, W in NF4, by wgmma (sm_90a).
+//
+// A warpgroup owns 64 rows: its lanes look their codes up into A fragments, while x streams through shared
+// memory as B, shared by all warpgroups of the block. Two sets of A fragments: one is looked up while the
+// tensor cores read the other. SPLITS blocks share K.
+//
+// Compiled with: TOKENS (multiple of 8), GROUPS (warpgroups), SLOTS (units on their way, a warp),
+// STAGES (of x; SLOTS <= 4 (STAGES - 2), so that x is waited for with the weights), SPLITS, TABLE_AT, TABLE_BASE;
+// `wgmma(acc, a, descriptor)` for that many tokens is put in front of this file.
+constexpr int THREADS = GROUPS * 128, ROWS = GROUPS * 64;
+constexpr int BLOCK_BYTES = TOKENS * 128, STAGE_BYTES = 4 * BLOCK_BYTES;  // 64 columns of x; a stage has four
+constexpr int PITCH = ROWS + 4;
+
+DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int PENDING> DEVICE void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(PENDING) : "memory");
+}
+DEVICE u32 multiply_pairs(u32 a, u32 b) {
+  u32 r;
+  asm("mul.rn.bf16x2 %0,%1,%2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
+// K-major, 128-byte swizzle, 8 rows of 128 bytes to a pattern.
+DEVICE u64 x_descriptor(u32 address) {
+  return (u64)((address & 0x3FFFF) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
+}
+
+// Columns [group * 64, + 256) of x -> one stage; what lies outside is zeros.
+DEVICE void load_stage(u32 stage, const u16* x, int tokens, int group, int end, int K, int thread) {
+  // A thread keeps its 16 bytes' place in the row and walks down the tokens.
+  constexpr int STEP = THREADS / 32;
+  const int j = thread & 31, block = j >> 3, inside = group + block < end;
+  const u16* source = x + (size_t)group * 64 + j * 8;
+  const u32 target = stage + block * BLOCK_BYTES;
+#pragma unroll
+  for (int i = 0; i < (TOKENS + STEP - 1) / STEP; i++) {
+    const int m = (thread >> 5) + i * STEP, ok = inside && m < tokens;
+    if (TOKENS % STEP == 0 || m < TOKENS)
+      copy_async(target + m * 128 + (((j & 7) ^ (m & 7)) << 4), ok ? source + (u32)(m * K) : x, ok);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int x_is_ready) {
+  extern __shared__ __align__(1024) char shared[];
+  const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, g = lane >> 2, t = lane & 3;
+  const u32 column = table_column(shared, lane);
+  char* stages = shared + TABLE_BYTES;
+  char* rings = stages + STAGES * STAGE_BYTES;
+  int2* pairs = (int2*)(rings + GROUPS * 4 * Ring<SLOTS>::BYTES);
+  Ring<SLOTS> ring(rings + warp * Ring<SLOTS>::BYTES, lane);
+  const u32 stages_at = smem_address(stages);
+  // Blocks split K in whole quads, so that four groups share one load of scales.
+  const int groups = K >> 6, quads = (groups + 3) >> 2, rank = blockIdx.x;
+  const int begin = quads * rank / SPLITS * 4, end = min(groups, quads * (rank + 1) / SPLITS * 4);
+  const int tile = blockIdx.y * (ROWS / 16) + warp, in_range = tile * 16 < N, count = end - begin;
+  // Units that are not there are zeros: the loop has no way out, so products may overlap.
+  const int rounded = (count + SLOTS - 1) / SLOTS * SLOTS;
+  const uint4* codes = w.codes + ((size_t)tile * groups + begin) * 32 + lane;
+  const uint4* scales = w.scales + ((size_t)tile * quads + (begin >> 2)) * 8 + g;
+#pragma unroll
+  for (int i = 0; i < SLOTS; i++) ring.fetch(i, codes + i * 32, scales + (i >> 2) * 8, in_range && i < count, lane);
+  fill_table(shared, thread, THREADS);
+  if (!x_is_ready) wait_for_predecessor();
+  release_successor();
+#pragma unroll
+  for (int c = 0; c < STAGES - 2; c++)
+    if (c * 4 < rounded) load_stage(stages_at + c * STAGE_BYTES, x, tokens, begin + c * 4, end, K, thread);
+  commit_copies();
+  if (update.places) {
+    gather_pairs(pairs, update, tokens, thread);
+  }
+
+  float acc[TOKENS / 2];
+#pragma unroll
+  for (int i = 0; i < TOKENS / 2; i++) acc[i] = 0.f;
+  u32 a[2][16];
+  wait_copies<0>();
+  for (int base = 0; base < rounded; base += SLOTS) {
+#pragma unroll
+    for (int j = 0; j < SLOTS; j++) {
+      // Copies land in order, and x of these columns was sent for eight units ago.
+      wait_copies<SLOTS - 1>();
+      uint4 four;
+      if (j % 4 == 0) {
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        __syncthreads();
+        // Two stages ahead: the one that the last product may still be reading stays.
+        const int chunk = (base + j) >> 2, next = base + j + (STAGES - 2) * 4;
+        if (next < rounded)
+          load_stage(stages_at + (chunk + STAGES - 2) % STAGES * STAGE_BYTES, x, tokens, begin + next, end, K, thread);
+        four = ring.take_scales(j);
+        if (update.places) {
+          const int chunks = (rounded + 3) >> 2;
+          prefetch_rows(update, pairs, tokens, tokens * chunk / chunks, tokens * (chunk + 1) / chunks,
+                        blockIdx.y * ROWS, ROWS, thread, THREADS);
+        }
+      }
+      const u64 descriptor = x_descriptor(stages_at + ((base + j) >> 2) % STAGES * STAGE_BYTES);
+      u32* fragments = a[j & 1];
+      pair_addresses(ring.take(j), column, fragments);
+      const float2 s = unpack_f16(word(four, j % 4));
+      const int ahead = base + j + SLOTS;
+      ring.fetch(j, codes + (u32)ahead * 32, scales + (u32)(ahead >> 2) * 8, in_range && ahead < count, lane);
+      load_pairs(fragments);
+      const u32 top = pack_bf16(s.x, s.x), bottom = pack_bf16(s.y, s.y);
+#pragma unroll
+      for (int i = 0; i < 16; i++) fragments[i] = multiply_pairs(fragments[i], i & 1 ? bottom : top);
+      wgmma_fence();
+#pragma unroll
+      for (int q = 0; q < 4; q++) wgmma(acc, fragments + 4 * q, descriptor + j % 4 * (BLOCK_BYTES >> 4) + q * 2);
+      wgmma_commit();
+      wgmma_wait<1>();
+    }
+  }
+  wgmma_wait<0>();
+  wait_copies<0>();
+  __syncthreads();
+
+  if (x_is_ready) wait_for_predecessor();
+  if (update.places) {
+    // Blocks that share rows add the updates of every SPLITS-th eight tokens.
+#pragma unroll
+    for (int n = 0; n < TOKENS / 8; n++)
+      if (n % SPLITS == rank && n * 8 < tokens && in_range)
+        expand_tile(acc + 4 * n, update, pairs, tokens, n * 8, tile * 16, w.gain, lane);
+  }
+
+  float* sums = (float*)stages;
+#pragma unroll
+  for (int n = 0; n < TOKENS / 8; n++) {
+    float* out = sums + (n * 8 + 2 * t) * PITCH + warp * 16 + g;
+    out[0] = acc[4 * n], out[PITCH] = acc[4 * n + 1], out[8] = acc[4 * n + 2], out[PITCH + 8] = acc[4 * n + 3];
+  }
+  __syncthreads();
+
+  constexpr int FLOATS = TOKENS * ROWS;
+  float* column_sums = exchange.sums + (size_t)blockIdx.y * SPLITS * FLOATS;
+  u32* counters = exchange.counters + blockIdx.y * 2;
+  if (SPLITS > 1) {
+    for (int o = thread; o < tokens * (ROWS / 2); o += THREADS)
+      *(float2*)(column_sums + rank * FLOATS + o * 2) = *(float2*)(sums + o / (ROWS / 2) * PITCH + o % (ROWS / 2) * 2);
+    meet(counters, SPLITS);
+  }
+  for (int o = thread + rank * THREADS; o < tokens * (ROWS / 2); o += SPLITS * THREADS) {
+    const int m = o / (ROWS / 2), row = o % (ROWS / 2) * 2, n = blockIdx.y * ROWS + row;
+    if (n >= N) continue;
+    float2 v = make_float2(0.f, 0.f);
+    if (SPLITS == 1) v = *(float2*)(sums + m * PITCH + row);
+    else
+#pragma unroll
+      for (int k = 0; k < SPLITS; k++) {
+        const float2 part = load_sums(column_sums + k * FLOATS + o * 2);
+        v.x += part.x, v.y += part.y;
+      }
+    finish_rows(y, v, w, m, n, N);
+  }
+  if (SPLITS > 1) leave(counters, SPLITS);
+}

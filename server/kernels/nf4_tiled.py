@@ -1,0 +1,154 @@
+"""NF4 weights laid out for the tensor cores, and the kernels that multiply by them (CUDA, bf16, sm_80 on)."""
+
+import ctypes
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from server.kernels import nvrtc
+from server.kernels.lora import Update, updated
+from server.kernels.lora_shrink import UpdateArguments, shrink, update_arguments
+from server.kernels.nf4 import BLOCK, Nf4Weight
+from server.kernels.nf4_plans import TILE, dequantize_kernel, num_processors, plan_of
+from server.kernels.slot_update import SlotUpdate
+
+# Up to this many tokens the fused kernels are faster than a library's matmul over dequantized weights.
+FUSED_UP_TO = 64
+# Tiles of at most so many tokens are the shrink kernel's.
+DECODE_ROWS = 8
+
+
+@dataclass(frozen=True)
+class TiledNf4Weight:
+    """The codes of an Nf4Weight in the order in which the kernels' lanes take them.
+
+    codes: [out / 16, in / 64, 32 lanes, 16] uint8. Lane 4 g + t holds four bytes for each of four steps of 16
+    columns; byte (half, row) of step q has rows g + 8 row, columns 16 q + 8 half + 2 t (low nibble) and + 1.
+    scales: [out / 16, in / 256 rounded up, 8, 4, 2] float16: of lane g, four groups, rows g and g + 8, in
+    units of `gain`, a power of two.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    gain: float
+    shape: tuple[int, int]
+    # Zeros between launches: by these, blocks that split K know that all have come.
+    counters: Tensor
+
+    @classmethod
+    def of(cls, weight: Nf4Weight) -> "TiledNf4Weight":
+        rows, width = weight.shape
+        gain = 2.0 ** (math.frexp(float(weight.absmax.max()) or 1.0)[1] - 15)
+        counters = torch.zeros(2 * num_processors(), dtype=torch.int32, device=weight.codes.device)
+        return cls(_tile(weight.codes), _tile_scales(weight.absmax / gain), gain, (rows, width), counters)
+
+    @staticmethod
+    def fits(weight: Nf4Weight) -> bool:
+        return weight.codes.is_cuda and nvrtc.capability() >= (8, 0) and weight.shape[0] % TILE == 0
+
+    def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
+        """x [tokens, in] bf16 -> [tokens, out], the adapters' update added before the one rounding."""
+        if x.shape[0] > FUSED_UP_TO:
+            return updated(F.linear(x, self.dequantize(x.dtype), bias), x, update)
+        if isinstance(update, SlotUpdate) and update.batch.tile_rows == DECODE_ROWS:
+            return self._fused(x, bias, update)
+        return updated(self._fused(x, bias, None), x, update)
+
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        """[out, in] bf16."""
+        out = torch.empty(self.shape, dtype=torch.bfloat16, device=self.codes.device)
+        rows, width = self.shape
+        arguments = _DequantizeArguments(out.data_ptr(), self._arguments(None), rows, width)
+        blocks = min(rows // TILE * (width // BLOCK) // 8 + 1, 8 * num_processors())
+        dequantize_kernel().launch((blocks, 1, 1), arguments)
+        return out.to(dtype)
+
+    def _fused(self, x: Tensor, bias: Tensor | None, update: SlotUpdate | None) -> Tensor:
+        x = x.contiguous()
+        tokens, (rows, width) = x.shape[0], self.shape
+        t = None if update is None else shrink(x, update)
+        y = x.new_empty(tokens, rows)
+        plan = plan_of(tokens, rows, width)
+        sums = x.new_empty(plan.sums, dtype=torch.float32) if plan.splits > 1 else None
+        # After the shrink kernel x has long been written: only what it wrote must be waited for.
+        arguments = _LinearArguments(
+            self._arguments(bias),
+            x.data_ptr(),
+            y.data_ptr(),
+            update_arguments(update, t),
+            self._exchange(sums),
+            tokens,
+            rows,
+            width,
+            t is not None,
+        )
+        plan.kernel().launch((plan.splits, plan.columns, 1), arguments)
+        return y
+
+    def _exchange(self, sums: Tensor | None) -> "_ExchangeArguments":
+        if sums is None:
+            return _ExchangeArguments()
+        return _ExchangeArguments(sums.data_ptr(), self.counters.data_ptr())
+
+    def _arguments(self, bias: Tensor | None) -> "_WeightArguments":
+        return _WeightArguments(
+            self.codes.data_ptr(),
+            self.scales.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            self.gain,
+        )
+
+
+def _tile(codes: Tensor) -> Tensor:
+    """[out, in / 2], two codes a byte, high nibble first -> the order of TiledNf4Weight."""
+    rows, width = codes.shape[0], codes.shape[1] * 2
+    # tile, row half, g, group, step, column half, t
+    parts = codes.view(rows // TILE, 2, 8, width // BLOCK, 4, 2, 4).permute(0, 3, 2, 6, 4, 5, 1)
+    swapped = (parts << 4) | (parts >> 4)
+    return swapped.reshape(rows // TILE, width // BLOCK, 32, 16).contiguous()
+
+
+def _tile_scales(absmax: Tensor) -> Tensor:
+    """[out, in / 64] -> the order of TiledNf4Weight; columns that are not there get zeros."""
+    padded = F.pad(absmax.half(), (0, -absmax.shape[1] % 4))
+    parts = padded.view(-1, 2, 8, padded.shape[1] // 4, 4)
+    return parts.permute(0, 3, 2, 4, 1).contiguous()
+
+
+class _WeightArguments(ctypes.Structure):
+    _fields_ = [
+        ("codes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("gain", ctypes.c_float),
+    ]
+
+
+class _ExchangeArguments(ctypes.Structure):
+    _fields_ = [("sums", ctypes.c_void_p), ("counters", ctypes.c_void_p)]
+
+
+class _LinearArguments(ctypes.Structure):
+    _fields_ = [
+        ("weights", _WeightArguments),
+        ("x", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("update", UpdateArguments),
+        ("exchange", _ExchangeArguments),
+        ("tokens", ctypes.c_int),
+        ("rows", ctypes.c_int),
+        ("width", ctypes.c_int),
+        ("x_is_ready", ctypes.c_int),
+    ]
+
+
+class _DequantizeArguments(ctypes.Structure):
+    _fields_ = [
+        ("out", ctypes.c_void_p),
+        ("weights", _WeightArguments),
+        ("rows", ctypes.c_int),
+        ("width", ctypes.c_int),
+    ]

@@ -1,0 +1,176 @@
+"""CUDA C++ compiled at run time: no compiler and no headers on the user's machine, and a cache on disk.
+
+The sources stand in `cuda/`; each kernel is one file behind `common.cuh`, specialised by macros.
+"""
+
+import ctypes
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from cuda.bindings import driver, nvrtc
+
+SOURCES = Path(__file__).parent / "cuda"
+
+
+class KernelError(RuntimeError):
+    """A kernel could not be compiled, loaded or launched."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A loaded kernel. shared_bytes: dynamic shared memory. cluster: blocks along x that work together."""
+
+    function: Any
+    threads: int
+    shared_bytes: int = 0
+    cluster: int = 1
+    # Programmatic dependent launch: the kernel begins while the one before ends, and waits for it itself.
+    overlaps: bool = False
+
+    def launch(self, grid: tuple[int, int, int], arguments: ctypes.Structure) -> None:
+        """On torch's current stream; the structure's fields are the kernel's parameters, in order."""
+        if 0 in grid:
+            return
+        config = driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = self.threads, 1, 1
+        config.sharedMemBytes = self.shared_bytes
+        config.hStream = torch.cuda.current_stream().cuda_stream
+        attributes = _attributes(self.cluster, self.overlaps)
+        config.numAttrs, config.attrs = len(attributes), attributes
+        at = ctypes.addressof(arguments)
+        offsets = [getattr(type(arguments), name).offset for name, *_ in type(arguments)._fields_]
+        pointers = (ctypes.c_void_p * len(offsets))(*[at + offset for offset in offsets])
+        check(driver.cuLaunchKernelEx(config, self.function, ctypes.addressof(pointers), 0))
+
+
+@cache
+def _attributes(cluster: int, overlaps: bool) -> list[Any]:
+    attributes = []
+    if cluster > 1:
+        attribute = driver.CUlaunchAttribute()
+        attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+        attribute.value.clusterDim.x, attribute.value.clusterDim.y, attribute.value.clusterDim.z = (
+            cluster,
+            1,
+            1,
+        )
+        attributes.append(attribute)
+    if overlaps:
+        attribute = driver.CUlaunchAttribute()
+        attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        attribute.value.programmaticStreamSerializationAllowed = 1
+        attributes.append(attribute)
+    return attributes
+
+
+def check(result: tuple[Any, ...]) -> Any:
+    """What a driver call gives beside its status; raises KernelError."""
+    status, *values = result
+    if int(status) != 0:
+        raise KernelError(f"{status!r}")
+    return values[0] if values else None
+
+
+def load(
+    source: str,
+    macros: Mapping[str, int | str],
+    threads: int,
+    shared_bytes: int = 0,
+    cluster: int = 1,
+    overlaps: bool = False,
+    prelude: str = "",
+    name: str = "",
+) -> Kernel:
+    """A kernel of cuda/<source>.cu for the current device, named as its source unless told.
+
+    `prelude` stands before the source.
+    """
+    torch.cuda.current_stream()
+    module = _module(source, prelude, tuple(sorted(macros.items())))
+    function = check(driver.cuModuleGetFunction(module, (name or source).encode()))
+    if shared_bytes > 48 * 1024:
+        # All there is: the same function is launched with less and with more.
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        check(driver.cuFuncSetAttribute(function, attribute, most_shared_bytes()))
+    return Kernel(function, threads, shared_bytes, cluster, overlaps and capability() >= (9, 0))
+
+
+@cache
+def _module(source: str, prelude: str, macros: tuple[tuple[str, int | str], ...]) -> Any:
+    binary = _cubin(source, prelude, {**dict(macros), **_table_macros()}, _architecture())
+    return check(driver.cuModuleLoadData(binary))
+
+
+def most_shared_bytes() -> int:
+    """That a block of the current device may have."""
+    properties: Any = torch.cuda.get_device_properties()
+    return int(properties.shared_memory_per_block_optin)
+
+
+def capability() -> tuple[int, int]:
+    return torch.cuda.get_device_capability()
+
+
+def _architecture() -> str:
+    """The instructions of one generation are asked for by an `a`: wgmma needs it."""
+    major, minor = capability()
+    return f"sm_{major}{minor}" + ("a" if major >= 9 else "")
+
+
+def _table_macros() -> dict[str, int | str]:
+    """Where dynamic shared memory begins: a table's address must be a constant of the program."""
+    at = 1024 if capability() >= (9, 0) else 0
+    return {"TABLE_BASE": f"{at}u", "TABLE_AT": f'"{at}"'}
+
+
+def _cubin(name: str, prelude: str, macros: Mapping[str, int | str], architecture: str) -> bytes:
+    parts = [(SOURCES / "common.cuh").read_text(), prelude, (SOURCES / f"{name}.cu").read_text()]
+    source = "\n".join(parts)
+    options = [f"--gpu-architecture={architecture}", "--std=c++17", "-default-device"]
+    options += [f"-D{key}={value}" for key, value in sorted(macros.items())]
+    version = nvrtc.nvrtcVersion()[1:]
+    key = hashlib.sha256(repr((source, options, version)).encode()).hexdigest()
+    path = _cache_folder() / f"{name}-{key[:32]}.cubin"
+    if path.exists():
+        return path.read_bytes()
+    binary = compile_source(name, source, options)
+    _write(path, binary)
+    return binary
+
+
+def compile_source(name: str, source: str, options: list[str]) -> bytes:
+    """Raises KernelError with the compiler's own words."""
+    program = check(nvrtc.nvrtcCreateProgram(source.encode(), f"{name}.cu".encode(), 0, [], []))
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+    if int(status) != 0:
+        log = bytearray(check(nvrtc.nvrtcGetProgramLogSize(program)))
+        nvrtc.nvrtcGetProgramLog(program, log)
+        raise KernelError(f"{name} does not compile: {log.decode(errors='replace')}")
+    binary = bytearray(check(nvrtc.nvrtcGetCUBINSize(program)))
+    check(nvrtc.nvrtcGetCUBIN(program, binary))
+    nvrtc.nvrtcDestroyProgram(program)
+    return bytes(binary)
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "lorikeet" / "kernels"
+
+
+def _write(path: Path, binary: bytes) -> None:
+    """Whole or not at all; a cache that cannot be written costs the next start a second, no more."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(binary)
+        Path(file.name).replace(path)
+    except OSError:
+        return
