@@ -49,9 +49,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def make_model(family: str = "llama", seed: int = 0) -> PreTrainedModel:
+def make_model(family: str = "llama", seed: int = 0, **shape: Any) -> PreTrainedModel:
     """Weights wide enough that logits differ by more than rounding."""
-    options = {"model_type": family, **SMALL, **FAMILIES[family]}
+    options = {"model_type": family, **SMALL, **FAMILIES[family], **shape}
     config = AutoConfig.for_model(**options)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -61,8 +61,8 @@ def make_model(family: str = "llama", seed: int = 0) -> PreTrainedModel:
     return model
 
 
-def make_base(folder: Path, family: str = "llama", seed: int = 0) -> Path:
-    make_model(family, seed).save_pretrained(folder)
+def make_base(folder: Path, family: str = "llama", seed: int = 0, **shape: Any) -> Path:
+    make_model(family, seed, **shape).save_pretrained(folder)
     return folder
 
 
