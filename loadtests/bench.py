@@ -109,7 +109,7 @@ def run(base: Path, root: Path) -> int:
     folders = make_adapters(base, root)
     vocab = int(AutoModelForCausalLM.from_pretrained(base).config.vocab_size)
     with asyncio.Runner() as runner, Served(runner, base, root, folders) as served:
-        engine = InProcess(base, root / "store", served.digests)
+        engine = InProcess.of_store(base, root / "store", served.digests)
         peer = PeftPeer(base, folders)
         speed = measure(
             {

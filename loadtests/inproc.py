@@ -9,35 +9,57 @@ import torch
 
 from server.engine.build import build_engine
 from server.engine.config import EngineConfig
-from server.engine.messages import Sampling, Submit
+from server.engine.engine import Engine
+from server.engine.messages import Sampling, Submit, Token
 
 
 class InProcess:
-    def __init__(self, base: Path, store: Path, digests: Sequence[str]) -> None:
-        self._engine, _ = build_engine(EngineConfig(base=str(base), adapter_store=store))
+    """An engine that answers bursts."""
+
+    def __init__(self, engine: Engine, digests: Sequence[str]) -> None:
+        self.engine = engine
         self._digests = digests
         # The engine's own choice; PEFT takes all cores in between.
         self._num_threads = torch.get_num_threads()
         self._ids = count(1)
 
+    @classmethod
+    def of_store(cls, base: Path, store: Path, digests: Sequence[str]) -> "InProcess":
+        engine, _ = build_engine(EngineConfig(base=str(base), adapter_store=store))
+        return cls(engine, digests)
+
     def answer(
         self, prompts: Sequence[list[int]], adapters: Sequence[int], num_tokens: int
     ) -> list[list[int]]:
-        """All at once, greedy, exactly num_tokens each."""
+        """All at once, greedy, exactly num_tokens each; adapters by their index among the digests."""
+        answers = self.tokens(prompts, [self._digests[adapter] for adapter in adapters], num_tokens)
+        return [[token.token for token in answer] for answer in answers]
+
+    def tokens(
+        self,
+        prompts: Sequence[list[int]],
+        digests: Sequence[str],
+        num_tokens: int,
+        logprobs: int | None = None,
+    ) -> list[list[Token]]:
+        """The same, with all that the engine says. Raises RuntimeError if a request fails."""
         torch.set_num_threads(self._num_threads)
-        answers: dict[int, list[int]] = {}
-        for prompt, adapter in zip(prompts, adapters, strict=True):
+        answers: dict[int, list[Token]] = {}
+        for prompt, digest in zip(prompts, digests, strict=True):
             request = Submit(
                 id=next(self._ids),
                 tenant="bench",
-                adapter=self._digests[adapter],
+                adapter=digest,
                 tokens=prompt,
-                sampling=Sampling(max_new_tokens=num_tokens),
+                sampling=Sampling(max_new_tokens=num_tokens, logprobs=logprobs),
                 arrived_at=time.monotonic(),
             )
             answers[request.id] = []
-            self._engine.give(request)
-        while not self._engine.is_idle:
-            for token in self._engine.step().tokens:
-                answers[token.id].append(token.token)
+            self.engine.give(request)
+        while not self.engine.is_idle:
+            report = self.engine.step()
+            if report.failures:
+                raise RuntimeError(report.failures[0].message)
+            for token in report.tokens:
+                answers[token.id].append(token)
         return list(answers.values())

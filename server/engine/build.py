@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -18,6 +19,7 @@ from server.engine.runner import Runner, TorchRunner, make_cache
 from server.engine.scheduler import Scheduler
 from server.engine.slots import AdapterSlots
 from server.model.acceleration import accelerate, can_accelerate
+from server.model.adapter import AdapterBlob
 from server.model.decoder import Decoder
 from server.model.loader import find_folder, load_decoder
 
@@ -54,8 +56,13 @@ def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     return engine, ready
 
 
-def make_engine(config: EngineConfig, decoder: Decoder, max_context: int) -> tuple[Engine, MemoryPlan]:
-    """Around a decoder that stands on its device."""
+def make_engine(
+    config: EngineConfig,
+    decoder: Decoder,
+    max_context: int,
+    read_adapter: Callable[[str], AdapterBlob] | None = None,
+) -> tuple[Engine, MemoryPlan]:
+    """Around a decoder that stands on its device. read_adapter: digest -> blob; the store's unless told."""
     like = decoder.embedding
     paged = config.kernels == "auto" and can_accelerate(decoder)
     if paged:
@@ -67,7 +74,8 @@ def make_engine(config: EngineConfig, decoder: Decoder, max_context: int) -> tup
     arena = None
     if like.is_cuda:
         arena = Arena(plan.adapters, config.adapter_slots, decoder.config, config.max_rank, like)
-    host = HostCache(AdapterReader(config, decoder.config, like.dtype, like.device), config.host_cache_bytes)
+    read = read_adapter or AdapterReader(config, decoder.config, like.dtype, like.device)
+    host = HostCache(read, config.host_cache_bytes)
     slots = AdapterSlots(config.adapter_slots, host, arena or HostMemory())
     blocks = BlockPool(plan.num_blocks, config.block_size, config.prefix_cache)
     scheduler = Scheduler(blocks, slots, config.max_running, step_tokens)

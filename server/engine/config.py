@@ -16,6 +16,13 @@ def option(default: Any, help: str, *, choices: tuple[str, ...] = (), bounds: Bo
     return field(default=default, metadata={"help": help, "choices": choices, "bounds": bounds})
 
 
+def check_options(config: Any) -> None:
+    """Raises ValueError with every field of the dataclass that is not what its option may be."""
+    problems = [problem for each in fields(config) if (problem := _problem(each, getattr(config, each.name)))]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     base: str = field(metadata={"help": "folder of the base model in Hugging Face format, or a hub id"})
@@ -65,9 +72,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError with every option that cannot be."""
-        problems = [problem for each in fields(self) if (problem := _problem(each, getattr(self, each.name)))]
-        if problems:
-            raise ValueError("; ".join(problems))
+        check_options(self)
 
 
 def _problem(option: Field[Any], value: Any) -> str:

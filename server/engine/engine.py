@@ -1,6 +1,7 @@
 """The engine: take in, poll adapter copies, schedule, launch, fetch, commit, give out."""
 
 import logging
+import time
 from collections import deque
 
 import torch
@@ -23,6 +24,8 @@ class Engine:
         self, config: EngineConfig, scheduler: Scheduler, runner: Runner, overlap: bool = False
     ) -> None:
         self.num_steps = 0
+        # For the device, over all steps.
+        self.seconds_waited = 0.0
         self._scheduler = scheduler
         self._runner = runner
         self._inbox: deque[Command] = deque()
@@ -100,7 +103,10 @@ class Engine:
         """Waits for the step under way."""
         if self._under_way is not None:
             launched, self._under_way = self._under_way, None
-            self._tokens += self._scheduler.commit(launched.chosen, launched.fetch())
+            begun = time.monotonic()
+            sampled = launched.fetch()
+            self.seconds_waited += time.monotonic() - begun
+            self._tokens += self._scheduler.commit(launched.chosen, sampled)
 
     def stats(self) -> Stats:
         s = self._scheduler

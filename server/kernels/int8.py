@@ -8,9 +8,6 @@ from torch import Tensor
 
 from server.kernels.lora import Update, updated
 
-# Rows up to which codes are multiplied without making a copy of the weight first.
-FUSED_ROWS = 64
-
 
 @dataclass(frozen=True)
 class Int8Weight:
@@ -24,25 +21,11 @@ class Int8Weight:
         return self.codes.shape[0], self.codes.shape[1]
 
     def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
-        """x [tokens, in] -> [tokens, out]; activations stay in x's dtype, only the weight is rounded.
-
-        Few rows in half precision on a CUDA device are multiplied with the codes themselves and scaled in
-        float32: closer to codes * absmax / 127 than the weight rounded to x's dtype is, but not equal.
-        """
-        if x.is_cuda and x.dtype.itemsize == 2 and x.shape[0] <= FUSED_ROWS:
-            from server.kernels import int8_triton
-
-            y = int8_triton.linear(x, self.codes, self.absmax, bias)
-        else:
-            y = F.linear(x, self.dequantize(x.dtype), bias)
-        return updated(y, x, update)
+        """x [tokens, in] -> [tokens, out]; activations stay in x's dtype, only the weight is rounded."""
+        return updated(F.linear(x, self.dequantize(x.dtype), bias), x, update)
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """[out, in]: code * absmax / 127, multiplied in float32."""
-        if self.codes.is_cuda:
-            from server.kernels import int8_triton
-
-            return int8_triton.dequantize(self.codes, self.absmax, dtype)
         return (self.codes * (self.absmax / 127).unsqueeze(-1)).to(dtype)
 
 

@@ -37,22 +37,33 @@ class Plan:
         return _mma_kernel(self) if self.name == "nf4_mma" else _wgmma_kernel(self)
 
 
+@cache
+def most_rows() -> int:
+    """Tokens of one launch. Only the ninth generation has wgmma."""
+    return 64 if nvrtc.capability()[0] == 9 else 16
+
+
+@cache
 def plan_of(tokens: int, rows: int, width: int) -> Plan:
     """The fastest known way for this shape."""
-    if tokens <= 16 or nvrtc.capability() < (9, 0):
-        return _mma_plan(tokens, rows, width)
-    return _wgmma_plan(tokens, rows, width)
+    assert tokens <= most_rows()
+    return _mma_plan(tokens, rows, width) if tokens <= 16 else _wgmma_plan(tokens, rows, width)
 
 
 def _mma_plan(tokens: int, rows: int, width: int) -> Plan:
     """A block an SM. Blocks share K where they have few tiles; else each goes over all of K itself."""
     padded, groups, tiles = 8 if tokens <= 8 else 16, width // BLOCK, rows // TILE
     most = 16 if tokens <= 8 else 8
-    # As many warps as divide K evenly, else all.
-    warps = next((w for w in (most, most - 2, most - 1, most - 4) if groups % (w * 4) == 0), most)
-    splits = min(8, -(-groups // (warps * 4))) if tiles < 8 * num_processors() else 1
-    columns = min(num_processors() // splits, tiles)
-    return Plan("nf4_mma", padded, warps, 8, splits, columns, -(-tiles // columns))
+    while True:
+        # As many warps as divide K evenly, else all.
+        warps = next((w for w in (most, most - 2, most - 1, most - 4) if groups % (w * 4) == 0), most)
+        splits = min(8, -(-groups // (warps * 4))) if tiles < 8 * num_processors() else 1
+        columns = min(num_processors() // splits, tiles)
+        plan = Plan("nf4_mma", padded, warps, 8, splits, columns, -(-tiles // columns))
+        # Smaller cards have less shared memory.
+        if most <= 6 or _mma_bytes(plan) <= nvrtc.most_shared_bytes():
+            return plan
+        most -= 2
 
 
 def _wgmma_plan(tokens: int, rows: int, width: int) -> Plan:
@@ -77,13 +88,15 @@ def _ring_bytes(plan: Plan) -> int:
     return plan.warps * (plan.slots * 512 + plan.slots // 4 * 128)
 
 
+def _mma_bytes(plan: Plan) -> int:
+    partials, stage = 2 * plan.warps * 2 * plan.tokens * 20 * 4, plan.warps * plan.tokens * 256 * 2
+    return TABLE_BYTES + max(partials, stage) + 3 * plan.tokens * 8 + plan.tiles * plan.tokens * 16 * 4
+
+
 @cache
 def _mma_kernel(plan: Plan) -> nvrtc.Kernel:
-    partials, stage = 2 * plan.warps * 2 * plan.tokens * 20 * 4, plan.warps * plan.tokens * 256 * 2
-    shared = TABLE_BYTES + max(partials, stage)
-    shared += 3 * plan.tokens * 8 + plan.tiles * plan.tokens * 16 * 4
     macros = {"TOKENS": plan.tokens, "WARPS": plan.warps, "SLOTS": plan.slots, "SPLITS": plan.splits}
-    return nvrtc.load("nf4_mma", macros, plan.warps * 32, shared, overlaps=True)
+    return nvrtc.load("nf4_mma", macros, plan.warps * 32, _mma_bytes(plan), overlaps=True)
 
 
 @cache

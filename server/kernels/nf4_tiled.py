@@ -12,11 +12,12 @@ from server.kernels import nvrtc
 from server.kernels.lora import Update, updated
 from server.kernels.lora_shrink import UpdateArguments, shrink, update_arguments
 from server.kernels.nf4 import BLOCK, Nf4Weight
-from server.kernels.nf4_plans import TILE, dequantize_kernel, num_processors, plan_of
+from server.kernels.nf4_plans import TILE, dequantize_kernel, most_rows, num_processors, plan_of
 from server.kernels.slot_update import SlotUpdate
 
-# Up to this many tokens the fused kernels are faster than a library's matmul over dequantized weights.
-FUSED_UP_TO = 64
+# Up to this many tokens the fused kernels, launched for some at a time, are faster than a library's matmul
+# over dequantized weights (`lorikeet loadtest kernels` measures it).
+FUSED_UP_TO = 192
 # Tiles of at most so many tokens are the shrink kernel's.
 DECODE_ROWS = 8
 
@@ -51,11 +52,16 @@ class TiledNf4Weight:
 
     def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
         """x [tokens, in] bf16 -> [tokens, out], the adapters' update added before the one rounding."""
-        if x.shape[0] > FUSED_UP_TO:
+        tokens = x.shape[0]
+        if tokens > FUSED_UP_TO:
             return updated(F.linear(x, self.dequantize(x.dtype), bias), x, update)
-        if isinstance(update, SlotUpdate) and update.batch.tile_rows == DECODE_ROWS:
-            return self._fused(x, bias, update)
-        return updated(self._fused(x, bias, None), x, update)
+        x, y = x.contiguous(), x.new_empty(tokens, self.shape[0])
+        if tokens <= most_rows() and isinstance(update, SlotUpdate) and update.batch.tile_rows == DECODE_ROWS:
+            self._fused(y, x, bias, update)
+            return y
+        for rows, out in zip(x.split(most_rows()), y.split(most_rows()), strict=True):
+            self._fused(out, rows, bias, None)
+        return updated(y, x, update)
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """[out, in] bf16."""
@@ -66,11 +72,9 @@ class TiledNf4Weight:
         dequantize_kernel().launch((blocks, 1, 1), arguments)
         return out.to(dtype)
 
-    def _fused(self, x: Tensor, bias: Tensor | None, update: SlotUpdate | None) -> Tensor:
-        x = x.contiguous()
+    def _fused(self, y: Tensor, x: Tensor, bias: Tensor | None, update: SlotUpdate | None) -> None:
         tokens, (rows, width) = x.shape[0], self.shape
         t = None if update is None else shrink(x, update)
-        y = x.new_empty(tokens, rows)
         plan = plan_of(tokens, rows, width)
         sums = x.new_empty(plan.sums, dtype=torch.float32) if plan.splits > 1 else None
         # After the shrink kernel x has long been written: only what it wrote must be waited for.
@@ -86,7 +90,6 @@ class TiledNf4Weight:
             t is not None,
         )
         plan.kernel().launch((plan.splits, plan.columns, 1), arguments)
-        return y
 
     def _exchange(self, sums: Tensor | None) -> "_ExchangeArguments":
         if sums is None:

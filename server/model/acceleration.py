@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from server.kernels.attention import supports
+from server.kernels.int8 import Int8Weight
 from server.kernels.nf4 import Nf4Weight
 from server.model.decoder import Decoder, Layer
 from server.model.layers import Linear
@@ -31,20 +32,23 @@ def accelerate(decoder: Decoder) -> Decoder:
 def _accelerate(layer: Layer) -> Layer:
     return replace(
         layer,
-        qkv=_tiled(layer.qkv),
-        o=_tiled(layer.o),
-        gate_up=_tiled(layer.gate_up),
-        down=_tiled(layer.down),
+        qkv=_fused(layer.qkv),
+        o=_fused(layer.o),
+        gate_up=_fused(layer.gate_up),
+        down=_fused(layer.down),
     )
 
 
-def _tiled(linear: Linear) -> Linear:
+def _fused(linear: Linear) -> Linear:
+    from server.kernels.int8_fused import FusedInt8Weight
     from server.kernels.nf4_tiled import TiledNf4Weight
 
     weight = linear.weight
-    if not isinstance(weight, Nf4Weight) or not TiledNf4Weight.fits(weight):
-        return linear
-    return replace(linear, weight=TiledNf4Weight.of(weight))
+    if isinstance(weight, Nf4Weight) and TiledNf4Weight.fits(weight):
+        return replace(linear, weight=TiledNf4Weight.of(weight))
+    if isinstance(weight, Int8Weight):
+        return replace(linear, weight=FusedInt8Weight.of(weight))
+    return linear
 
 
 def _has_compiler() -> bool:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from server.kernels.int8 import FUSED_ROWS, Int8Weight
+from server.kernels.int8 import Int8Weight
+from server.kernels.int8_fused import FUSED_ROWS, FusedInt8Weight
 
 NAN = float("nan")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -47,14 +48,14 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(
     rows: int, width_out: int, width_in: int, dtype: torch.dtype
-) -> tuple[torch.Tensor, Int8Weight, torch.Tensor]:
+) -> tuple[torch.Tensor, FusedInt8Weight, torch.Tensor]:
     """x, a weight of all codes from -128 on, a bias."""
     generator = torch.Generator().manual_seed(rows)
     codes = torch.randint(-128, 128, (width_out, width_in), generator=generator, dtype=torch.int8)
     absmax = torch.rand(width_out, generator=generator) + 0.1
     x = torch.randn(rows, width_in, generator=generator) / width_in**0.5
     bias = torch.randn(width_out, generator=generator)
-    weight = Int8Weight(codes.to(DEVICE), absmax.to(DEVICE))
+    weight = FusedInt8Weight(codes.to(DEVICE), absmax.to(DEVICE))
     return x.to(DEVICE, dtype), weight, bias.to(DEVICE, dtype)
 
 
