@@ -1,47 +1,82 @@
-"""Whether a fast engine says what a slow one says, but for ties that rounding decides."""
+"""Whether a fast engine says what a slow one says, but for ties that rounding decides.
 
-from collections.abc import Sequence
+Both are held against a third that computes in float32: how far the slow one is from it is what bfloat16 costs.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from server.engine.messages import Token
 
-# Log probabilities closer than this are a tie: logits near 16 are steps of 1/16 apart in bfloat16, and sums
-# in another order move them by a few.
-TIE = 0.25
+Answers = Sequence[Sequence[Token]]
+# How much further from float32 than the slow engine the fast one may be.
+MARGIN = 1.25
+# Errors of engines that compute in float32 themselves.
+NOTHING = 1e-4
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of answers with the same prompts: how many are equal, and how far apart the others' choices stood.
+    """Of answers to the same prompts. Errors: of log probabilities, against float32, as long as tokens agree.
 
-    widest_gap: over answers that differ, between the slow engine's token and the fast one's at the first
-    difference, in log probability by the slow engine.
+    widest_gap: between the slow engine's token and the fast one's where they first differ, in log probability
+    by the slow engine; inf if the fast one's is not among its likeliest.
     """
 
     answers: int
     equal: int
     widest_gap: float
-    COLUMNS: ClassVar = ("answers", "equal", "widest gap", "")
+    fast_error: float
+    slow_error: float
+    largest_slow_error: float
+    COLUMNS: ClassVar = ("answers", "equal", "widest gap", "error", "torch's error", "torch's largest", "")
 
     @property
     def is_explained(self) -> bool:
-        return self.widest_gap <= TIE
+        """A gap that rounding can close from both sides, and errors like torch's; NaN is neither."""
+        is_tie = self.widest_gap <= 2 * self.largest_slow_error
+        return is_tie and self.fast_error <= max(MARGIN * self.slow_error, NOTHING)
 
     def row(self) -> tuple[str, ...]:
+        figures = (self.widest_gap, self.fast_error, self.slow_error, self.largest_slow_error)
         verdict = "agree" if self.is_explained else "DIFFER"
-        return str(self.answers), str(self.equal), f"{self.widest_gap:.3f}", verdict
+        return str(self.answers), str(self.equal), *(f"{figure:.4f}" for figure in figures), verdict
 
 
-def compare(fast: Sequence[Sequence[Token]], slow: Sequence[Sequence[Token]]) -> Agreement:
-    """slow: with the log probabilities of its likeliest tokens."""
+def compare(fast: Answers, slow: Answers, exact: Answers) -> Agreement:
+    """All with the log probabilities of their likeliest tokens."""
     gaps = [gap for ours, theirs in zip(fast, slow, strict=True) if (gap := _gap(ours, theirs)) is not None]
-    return Agreement(len(fast), len(fast) - len(gaps), max(gaps, default=0.0))
+    fast_errors, slow_errors = list(_errors(fast, exact)), list(_errors(slow, exact))
+    return Agreement(
+        answers=len(fast),
+        equal=len(fast) - len(gaps),
+        widest_gap=max(gaps, default=0.0),
+        fast_error=_rms(fast_errors),
+        slow_error=_rms(slow_errors),
+        largest_slow_error=max(map(abs, slow_errors)),
+    )
 
 
 def _gap(ours: Sequence[Token], theirs: Sequence[Token]) -> float | None:
     for a, b in zip(ours, theirs, strict=True):
         if a.token != b.token:
-            assert b.logprobs is not None, "the slow engine was not asked for log probabilities"
-            return b.logprobs.chosen - dict(b.logprobs.top).get(a.token, float("-inf"))
+            assert b.logprobs is not None, "an engine was not asked for log probabilities"
+            return b.logprobs.chosen - dict(b.logprobs.top).get(a.token, -math.inf)
     return None
+
+
+def _errors(answers: Answers, exact: Answers) -> Iterator[float]:
+    for ours, theirs in zip(answers, exact, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.logprobs is not None and b.logprobs is not None, "log probabilities are missing"
+            here, there = dict(a.logprobs.top), dict(b.logprobs.top)
+            yield from (here[token] - there[token] for token in here.keys() & there.keys())
+            if a.token != b.token:
+                break
+
+
+def _rms(errors: Sequence[float]) -> float:
+    return math.sqrt(statistics.fmean(error * error for error in errors))

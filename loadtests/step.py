@@ -19,7 +19,7 @@ from loadtests.figures import print_table
 from loadtests.floors import copy_bandwidth, step_bytes
 from loadtests.inproc import InProcess
 from loadtests.kernel_times import kernel_times
-from loadtests.synthetic import SHAPES, RandomAdapters, RandomBase, config_of
+from loadtests.synthetic import SHAPES, RandomAdapters, RandomBase, config_of, in_float32
 from server.engine.build import make_engine
 from server.engine.config import COUNT, COUNT_OR_AUTO, EngineConfig, check_options, option
 from server.model.config import ModelConfig
@@ -153,12 +153,29 @@ class Bench:
         return count * length / min(times[1:])
 
     def agreement(self) -> Agreement:
-        """With plain torch over the same weights."""
+        """With plain torch over the same weights, and with what float32 makes of them."""
         batch = min(32, max(self.batches))
         prompts, asked = self._prompts(batch), digests("all", batch)
-        fast = self._engine.tokens(prompts, asked, SHORT)
-        twin = self._make(self._twin, EngineConfig(**self._options(), kernels="torch", overlap="off"))
-        return compare(fast, twin.tokens(prompts, asked, SHORT, logprobs=8))
+        fast = self._engine.tokens(prompts, asked, SHORT, logprobs=8)
+        greedy = self._engine.tokens(prompts, asked, SHORT)
+        if [[t.token for t in answer] for answer in fast] != [[t.token for t in answer] for answer in greedy]:
+            raise SystemExit("asking for log probabilities changes the answers")
+        slow, exact = (
+            self._make(twin, EngineConfig(**options)).tokens(prompts, asked, SHORT, logprobs=8)
+            for twin, options in ((self._twin, self._twin_options()), (self._exact(), self._exact_options()))
+        )
+        return compare(fast, slow, exact)
+
+    def _twin_options(self) -> dict[str, Any]:
+        return {**self._options(), "kernels": "torch", "overlap": "off"}
+
+    def _exact_options(self) -> dict[str, Any]:
+        options = self._twin_options()
+        return {**options, "adapter_memory": 2 * options["adapter_memory"]}
+
+    def _exact(self) -> Decoder:
+        with torch.inference_mode():
+            return in_float32(self._twin)
 
     def kernels(self) -> dict[str, float]:
         """Milliseconds of a decode step by kernel, at the largest batch with an adapter each."""

@@ -1,6 +1,7 @@
 """Bases and adapters of a real model's shape with random weights, made on the device they stand on."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -102,6 +103,36 @@ class RandomBase:
         return torch.ones(self.config.hidden_size, dtype=self._dtype, device=self._device)
 
 
+def in_float32(decoder: Decoder) -> Decoder:
+    """The same weights, computed with in float32; quantized ones are shared."""
+
+    def linear(each: Linear) -> Linear:
+        held = each.weight
+        return (
+            replace(each, weight=DenseWeight(held.weight.float())) if isinstance(held, DenseWeight) else each
+        )
+
+    def layer(each: Layer) -> Layer:
+        return replace(
+            each,
+            attention_norm=each.attention_norm.float(),
+            mlp_norm=each.mlp_norm.float(),
+            qkv=linear(each.qkv),
+            o=linear(each.o),
+            gate_up=linear(each.gate_up),
+            down=linear(each.down),
+        )
+
+    return replace(
+        decoder,
+        embedding=decoder.embedding.float(),
+        layers=[layer(each) for each in decoder.layers],
+        norm=decoder.norm.float(),
+        lm_head=linear(decoder.lm_head),
+        rotary=Rotary.build(decoder.config, torch.float32, decoder.embedding.device),
+    )
+
+
 class RandomAdapters:
     """digest -> blob: the n-th adapter, "n" being its digest, is one random blob turned round by n."""
 
@@ -113,7 +144,9 @@ class RandomAdapters:
             for name, (rows, width) in shapes.items()
         }
         self._blob = make_blob(weights, config, dtype)
-        self._blob.flat.normal_(0, ADAPTER_SPREAD, generator=torch.Generator().manual_seed(0))
+        drawn = torch.randn(self._blob.flat.shape, generator=torch.Generator().manual_seed(0))
+        # Values that bfloat16 holds are the same in every dtype.
+        self._blob.flat.copy_((drawn * ADAPTER_SPREAD).bfloat16())
         self._is_pinned = is_pinned
 
     @property

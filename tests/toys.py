@@ -57,7 +57,9 @@ def make_model(family: str = "llama", seed: int = 0, **shape: Any) -> PreTrained
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     for name, parameter in model.named_parameters():
         middle = 1.0 if "norm" in name else 0.0
-        torch.nn.init.normal_(parameter, middle, 0.1 if "norm" in name or "bias" in name else 0.15)
+        is_inner = "layers" in name
+        spread = 0.15 * (SMALL["hidden_size"] / config.hidden_size) ** 0.5 if is_inner else 0.15
+        torch.nn.init.normal_(parameter, middle, 0.1 if "norm" in name or "bias" in name else spread)
     return model
 
 

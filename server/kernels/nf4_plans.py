@@ -7,8 +7,8 @@ import torch
 
 from server.kernels import nvrtc
 from server.kernels.nf4 import BLOCK
+from server.kernels.nf4_layout import TILE
 
-TILE = 16
 TABLE_BYTES = 65536
 
 
@@ -18,6 +18,7 @@ class Plan:
 
     tokens: padded to what the kernel is made for. slots: units of weights on their way, a warp.
     columns: blocks that share the rows; splits: blocks that share K. tiles: of 16 rows, of a block.
+    pairs: tiles of gate and of up stand in turns.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Plan:
     splits: int
     columns: int
     tiles: int
+    pairs: bool
 
     @property
     def sums(self) -> int:
@@ -44,13 +46,13 @@ def most_rows() -> int:
 
 
 @cache
-def plan_of(tokens: int, rows: int, width: int) -> Plan:
+def plan_of(tokens: int, rows: int, width: int, pairs: bool) -> Plan:
     """The fastest known way for this shape."""
     assert tokens <= most_rows()
-    return _mma_plan(tokens, rows, width) if tokens <= 16 else _wgmma_plan(tokens, rows, width)
+    return (_mma_plan if tokens <= 16 else _wgmma_plan)(tokens, rows, width, pairs)
 
 
-def _mma_plan(tokens: int, rows: int, width: int) -> Plan:
+def _mma_plan(tokens: int, rows: int, width: int, pairs: bool) -> Plan:
     """A block an SM. Blocks share K where they have few tiles; else each goes over all of K itself."""
     padded, groups, tiles = 8 if tokens <= 8 else 16, width // BLOCK, rows // TILE
     most = 16 if tokens <= 8 else 8
@@ -58,15 +60,17 @@ def _mma_plan(tokens: int, rows: int, width: int) -> Plan:
         # As many warps as divide K evenly, else all.
         warps = next((w for w in (most, most - 2, most - 1, most - 4) if groups % (w * 4) == 0), most)
         splits = min(8, -(-groups // (warps * 4))) if tiles < 8 * num_processors() else 1
-        columns = min(num_processors() // splits, tiles)
-        plan = Plan("nf4_mma", padded, warps, 8, splits, columns, -(-tiles // columns))
+        turns = tiles // 2 if pairs else tiles
+        columns = min(num_processors() // splits, turns)
+        owned = -(-turns // columns) * (tiles // turns)
+        plan = Plan("nf4_mma", padded, warps, 8, splits, columns, owned, pairs)
         # Smaller cards have less shared memory.
         if most <= 6 or _mma_bytes(plan) <= nvrtc.most_shared_bytes():
             return plan
         most -= 2
 
 
-def _wgmma_plan(tokens: int, rows: int, width: int) -> Plan:
+def _wgmma_plan(tokens: int, rows: int, width: int, pairs: bool) -> Plan:
     """The rows of a block, and the blocks that share K, by which a processor looks up the fewest quads."""
     quads, padded = -(-width // (4 * BLOCK)), -(-tokens // 8) * 8
 
@@ -76,7 +80,7 @@ def _wgmma_plan(tokens: int, rows: int, width: int) -> Plan:
     ways = [(g, s) for g in (4, 3, 2) for s in range(1, 9) if columns(g) * s <= num_processors()]
     groups, splits = min(ways, key=lambda way: -(-quads // way[1]) * way[0], default=(4, 1))
     slots = 8 if padded <= 32 and splits == 1 else 4
-    return Plan("nf4_wgmma", padded, 4 * groups, slots, splits, columns(groups), 4 * groups)
+    return Plan("nf4_wgmma", padded, 4 * groups, slots, splits, columns(groups), 4 * groups, pairs)
 
 
 @cache
@@ -95,7 +99,13 @@ def _mma_bytes(plan: Plan) -> int:
 
 @cache
 def _mma_kernel(plan: Plan) -> nvrtc.Kernel:
-    macros = {"TOKENS": plan.tokens, "WARPS": plan.warps, "SLOTS": plan.slots, "SPLITS": plan.splits}
+    macros = {
+        "TOKENS": plan.tokens,
+        "WARPS": plan.warps,
+        "SLOTS": plan.slots,
+        "SPLITS": plan.splits,
+        "PAIRS": int(plan.pairs),
+    }
     return nvrtc.load("nf4_mma", macros, plan.warps * 32, _mma_bytes(plan), overlaps=True)
 
 
@@ -111,14 +121,15 @@ def _wgmma_kernel(plan: Plan) -> nvrtc.Kernel:
         "SLOTS": plan.slots,
         "STAGES": stages,
         "SPLITS": plan.splits,
+        "PAIRS": int(plan.pairs),
     }
     prelude = _wgmma_source(plan.tokens)
     return nvrtc.load("nf4_wgmma", macros, groups * 128, shared, overlaps=True, prelude=prelude)
 
 
 @cache
-def dequantize_kernel() -> nvrtc.Kernel:
-    return nvrtc.load("nf4_dequantize", {}, 256)
+def dequantize_kernel(pairs: bool) -> nvrtc.Kernel:
+    return nvrtc.load("nf4_dequantize", {"PAIRS": int(pairs)}, 256)
 
 
 def _wgmma_source(tokens: int) -> str:

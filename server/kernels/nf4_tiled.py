@@ -3,16 +3,18 @@
 import ctypes
 import math
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from server.kernels import nvrtc
+from server.kernels.fused_cuda import silu_mul
 from server.kernels.lora import Update, updated
 from server.kernels.lora_shrink import UpdateArguments, shrink, update_arguments
 from server.kernels.nf4 import BLOCK, Nf4Weight
-from server.kernels.nf4_plans import TILE, dequantize_kernel, most_rows, num_processors, plan_of
+from server.kernels.nf4_layout import TILE, in_turns, tile, tile_scales
+from server.kernels.nf4_plans import dequantize_kernel, most_rows, num_processors, plan_of
 from server.kernels.slot_update import SlotUpdate
 
 # Up to this many tokens the fused kernels, launched for some at a time, are faster than a library's matmul
@@ -38,17 +40,23 @@ class TiledNf4Weight:
     shape: tuple[int, int]
     # Zeros between launches: by these, blocks that split K know that all have come.
     counters: Tensor
+    # Whether the linear is gate and up, whose tiles then stand in turns.
+    pairs: bool = False
 
     @classmethod
-    def of(cls, weight: Nf4Weight) -> "TiledNf4Weight":
+    def of(cls, weight: Nf4Weight, pairs: bool = False) -> "TiledNf4Weight":
         rows, width = weight.shape
         gain = 2.0 ** (math.frexp(float(weight.absmax.max()) or 1.0)[1] - 15)
         counters = torch.zeros(2 * num_processors(), dtype=torch.int32, device=weight.codes.device)
-        return cls(_tile(weight.codes), _tile_scales(weight.absmax / gain), gain, (rows, width), counters)
+        codes, scales = tile(weight.codes), tile_scales(weight.absmax / gain)
+        if pairs:
+            codes, scales = in_turns(codes), in_turns(scales)
+        return cls(codes, scales, gain, (rows, width), counters, pairs)
 
     @staticmethod
-    def fits(weight: Nf4Weight) -> bool:
-        return weight.codes.is_cuda and nvrtc.capability() >= (8, 0) and weight.shape[0] % TILE == 0
+    def fits(weight: Nf4Weight, pairs: bool = False) -> bool:
+        """Whether the weight is made of whole tiles."""
+        return weight.shape[0] % (2 * TILE if pairs else TILE) == 0
 
     def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
         """x [tokens, in] bf16 -> [tokens, out], the adapters' update added before the one rounding."""
@@ -56,12 +64,26 @@ class TiledNf4Weight:
         if tokens > FUSED_UP_TO:
             return updated(F.linear(x, self.dequantize(x.dtype), bias), x, update)
         x, y = x.contiguous(), x.new_empty(tokens, self.shape[0])
-        if tokens <= most_rows() and isinstance(update, SlotUpdate) and update.batch.tile_rows == DECODE_ROWS:
+        if self._takes(update, tokens):
             self._fused(y, x, bias, update)
             return y
         for rows, out in zip(x.split(most_rows()), y.split(most_rows()), strict=True):
             self._fused(out, rows, bias, None)
         return updated(y, x, update)
+
+    def gated(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
+        """x [tokens, in] -> silu(gate) * up [tokens, out / 2]."""
+        if not self.pairs or not self._takes(update, x.shape[0]):
+            return silu_mul(self.linear(x, bias, update))
+        y = x.new_empty(x.shape[0], self.shape[0] // 2)
+        self._fused(y, x.contiguous(), bias, update, gated=True)
+        return y
+
+    @staticmethod
+    def _takes(update: Update | None, tokens: int) -> TypeGuard[SlotUpdate | None]:
+        """Whether one launch does it all."""
+        is_decode = isinstance(update, SlotUpdate) and update.batch.tile_rows == DECODE_ROWS
+        return tokens <= most_rows() and (update is None or is_decode)
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """[out, in] bf16."""
@@ -69,13 +91,15 @@ class TiledNf4Weight:
         rows, width = self.shape
         arguments = _DequantizeArguments(out.data_ptr(), self._arguments(None), rows, width)
         blocks = min(rows // TILE * (width // BLOCK) // 8 + 1, 8 * num_processors())
-        dequantize_kernel().launch((blocks, 1, 1), arguments)
+        dequantize_kernel(self.pairs).launch((blocks, 1, 1), arguments)
         return out.to(dtype)
 
-    def _fused(self, y: Tensor, x: Tensor, bias: Tensor | None, update: SlotUpdate | None) -> None:
+    def _fused(
+        self, y: Tensor, x: Tensor, bias: Tensor | None, update: SlotUpdate | None, gated: bool = False
+    ) -> None:
         tokens, (rows, width) = x.shape[0], self.shape
         t = None if update is None else shrink(x, update)
-        plan = plan_of(tokens, rows, width)
+        plan = plan_of(tokens, rows, width, self.pairs)
         sums = x.new_empty(plan.sums, dtype=torch.float32) if plan.splits > 1 else None
         # After the shrink kernel x has long been written: only what it wrote must be waited for.
         arguments = _LinearArguments(
@@ -88,6 +112,7 @@ class TiledNf4Weight:
             rows,
             width,
             t is not None,
+            gated,
         )
         plan.kernel().launch((plan.splits, plan.columns, 1), arguments)
 
@@ -103,22 +128,6 @@ class TiledNf4Weight:
             None if bias is None else bias.data_ptr(),
             self.gain,
         )
-
-
-def _tile(codes: Tensor) -> Tensor:
-    """[out, in / 2], two codes a byte, high nibble first -> the order of TiledNf4Weight."""
-    rows, width = codes.shape[0], codes.shape[1] * 2
-    # tile, row half, g, group, step, column half, t
-    parts = codes.view(rows // TILE, 2, 8, width // BLOCK, 4, 2, 4).permute(0, 3, 2, 6, 4, 5, 1)
-    swapped = (parts << 4) | (parts >> 4)
-    return swapped.reshape(rows // TILE, width // BLOCK, 32, 16).contiguous()
-
-
-def _tile_scales(absmax: Tensor) -> Tensor:
-    """[out, in / 64] -> the order of TiledNf4Weight; columns that are not there get zeros."""
-    padded = F.pad(absmax.half(), (0, -absmax.shape[1] % 4))
-    parts = padded.view(-1, 2, 8, padded.shape[1] // 4, 4)
-    return parts.permute(0, 3, 2, 4, 1).contiguous()
 
 
 class _WeightArguments(ctypes.Structure):
@@ -145,6 +154,7 @@ class _LinearArguments(ctypes.Structure):
         ("rows", ctypes.c_int),
         ("width", ctypes.c_int),
         ("x_is_ready", ctypes.c_int),
+        ("gated", ctypes.c_int),
     ]
 
 

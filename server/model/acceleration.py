@@ -34,18 +34,18 @@ def _accelerate(layer: Layer) -> Layer:
         layer,
         qkv=_fused(layer.qkv),
         o=_fused(layer.o),
-        gate_up=_fused(layer.gate_up),
+        gate_up=_fused(layer.gate_up, pairs=True),
         down=_fused(layer.down),
     )
 
 
-def _fused(linear: Linear) -> Linear:
+def _fused(linear: Linear, pairs: bool = False) -> Linear:
     from server.kernels.int8_fused import FusedInt8Weight
     from server.kernels.nf4_tiled import TiledNf4Weight
 
     weight = linear.weight
-    if isinstance(weight, Nf4Weight) and TiledNf4Weight.fits(weight):
-        return replace(linear, weight=TiledNf4Weight.of(weight))
+    if isinstance(weight, Nf4Weight) and TiledNf4Weight.fits(weight, pairs):
+        return replace(linear, weight=TiledNf4Weight.of(weight, pairs))
     if isinstance(weight, Int8Weight):
         return replace(linear, weight=FusedInt8Weight.of(weight))
     return linear

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from server.kernels.attention import Heads
-from server.kernels.lora import Part
+from server.kernels.lora import Part, Update
 from server.model.config import ModelConfig
 from server.model.layers import Linear, Rotary
 from server.model.operations import TORCH, Operations, Pair
@@ -84,9 +84,12 @@ class Decoder:
         return self._apply(layer, "o", layer.o, attended, lora)
 
     def _mlp(self, layer: Layer, x: Tensor, lora: Lora | None) -> Tensor:
-        gate_up = self._apply(layer, "gate_up", layer.gate_up, x, lora)
-        return self._apply(layer, "down", layer.down, self.operations.silu_mul(gate_up), lora)
+        gated = self.operations.gated(layer.gate_up, x, self._update(layer, "gate_up", lora))
+        return self._apply(layer, "down", layer.down, gated, lora)
 
     def _apply(self, layer: Layer, name: str, linear: Linear, x: Tensor, lora: Lora | None) -> Tensor:
         """The base's linear and, on top, every adapter's update."""
-        return linear(x, None if lora is None else lora.of(layer.index, name, self.parts[name]))
+        return linear(x, self._update(layer, name, lora))
+
+    def _update(self, layer: Layer, name: str, lora: Lora | None) -> Update | None:
+        return None if lora is None else lora.of(layer.index, name, self.parts[name])

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from server.kernels.attention import AttentionPlan, Heads, paged_attention, store_kv
 from server.kernels.fused import add_rms_norm, rms_norm, rotate, silu_mul
+from server.kernels.lora import Update
+from server.model.layers import Linear
 
 Pair = tuple[Tensor, Tensor]
 # The weights of q's and k's norm, each [dim], and their epsilon.
@@ -20,13 +22,14 @@ class Operations:
     """embed(token_ids, previous, table) -> [tokens, hidden]; a token id -(r + 1) stands for previous[r].
     angles(rotary, positions): what `attend` takes as `angles`, once a step.
     attend(qkv, heads, norms, angles, positions, k_cache, v_cache, plan) -> [tokens, heads * dim].
-    The others are named and shaped as in server/kernels/fused.py.
+    gated(gate_up, x, update): x [tokens, hidden] -> silu(gate) * up [tokens, ffn].
+    add_rms_norm is shaped as in server/kernels/fused.py.
     """
 
     embed: Callable[[Tensor, Tensor | None, Tensor], Tensor]
     angles: Callable[[Pair, Tensor], Pair]
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
-    silu_mul: Callable[[Tensor], Tensor]
+    gated: Callable[[Linear, Tensor, Update | None], Tensor]
     attend: Callable[..., Tensor]
 
 
@@ -66,17 +69,27 @@ def attend(
     return paged_attention(q, k_cache, v_cache, plan).flatten(1)
 
 
-TORCH = Operations(embed, angles, add_rms_norm, silu_mul, attend)
+def gated(gate_up: Linear, x: Tensor, update: Update | None) -> Tensor:
+    return silu_mul(gate_up(x, update))
+
+
+TORCH = Operations(embed, angles, add_rms_norm, gated, attend)
 
 
 def kernels() -> Operations:
     """Needs a CUDA device; steps come with a PagedPlan. Attention finds its angles by position itself."""
     from server.kernels import attention_cuda, fused_cuda
+    from server.kernels.nf4_tiled import TiledNf4Weight
+
+    def gated(gate_up: Linear, x: Tensor, update: Update | None) -> Tensor:
+        if isinstance(gate_up.weight, TiledNf4Weight):
+            return gate_up.weight.gated(x, gate_up.bias, update)
+        return fused_cuda.silu_mul(gate_up(x, update))
 
     return Operations(
         embed=fused_cuda.embed,
         angles=lambda rotary, positions: rotary,
         add_rms_norm=fused_cuda.add_rms_norm,
-        silu_mul=fused_cuda.silu_mul,
+        gated=gated,
         attend=attention_cuda.attend,
     )

@@ -42,6 +42,10 @@ DEVICE void load_weights(uint4& v, const uint4* p, int ok) {
       "@p ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0,%1,%2,%3},[%4];}"
       : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w) : "l"(p), "r"(ok));
 }
+DEVICE void load_half_if(uint2& v, const void* p, int ok) {
+  asm volatile("{.reg .pred p; setp.ne.b32 p,%3,0; @p ld.global.nc.v2.u32 {%0,%1},[%2];}"
+               : "+r"(v.x), "+r"(v.y) : "l"(p), "r"(ok));
+}
 // What is read once need not push anything else out of L2.
 DEVICE u64 evict_first() {
   u64 policy;
@@ -173,6 +177,15 @@ DEVICE void load_pairs(u32* a) {
   for (int i = 0; i < 16; i++) asm("ld.shared.u32 %0,[%1+" TABLE_AT "];" : "=r"(a[i]) : "r"(a[i]));
 }
 
+// Where PAIRS is 1, tiles of gate and of up stand in turns: a block then has both factors of silu(gate) * up.
+#ifndef PAIRS
+#define PAIRS 0
+#endif
+// The linear's own number of a row of the tiles.
+DEVICE int natural_row(int row, int N) {
+  return PAIRS ? (row >> 4 & 1) * (N >> 1) + (row >> 5) * 16 + (row & 15) : row;
+}
+
 // What the adapters add to one linear: its parts (q, k, v or gate, up) begin at rows 0, second and third.
 struct Update {
   const float* t;      // [tokens, parts, stride] x A^T, from the shrink kernel
@@ -183,63 +196,94 @@ struct Update {
   int parts;
   int second, third;
 };
+DEVICE int column_of(const Update& u, int part) { return part == 0 ? 0 : part == 1 ? u.second : u.third; }
 DEVICE int part_of(const Update& u, int row) {
+  if (PAIRS) return row >> 4 & 1;
   return (u.parts > 1 && row >= u.second) + (u.parts > 2 && row >= u.third);
 }
-DEVICE int column_of(const Update& u, int part) { return part == 0 ? 0 : part == 1 ? u.second : u.third; }
+// The row of the part's B that row `row` of the tiles takes.
+DEVICE int row_in(const Update& u, int part, int row) {
+  return PAIRS ? (row >> 5) * 16 + (row & 15) : row - column_of(u, part);
+}
 // Where a token's B of one part stands (units of 8 elements), and its rank rounded up to 8; rank 0: nothing to add.
 // Gathered once a block into shared memory as [parts][tokens].
-DEVICE void gather_pairs(int2* pairs, const Update& u, int tokens, int thread) {
-  const int token = thread % 64, part = thread / 64;
-  if (token >= tokens || part >= u.parts) return;
-  const int4 place = __ldg(u.places + (size_t)token * u.token_stride + part);
-  pairs[part * tokens + token] = make_int2(place.y, (place.z + 7) & ~7);
+DEVICE void gather_pairs(int2* pairs, const Update& u, int tokens, int thread, int num_threads) {
+#pragma unroll 1
+  for (int i = thread; i < u.parts * 64; i += num_threads) {
+    const int token = i % 64, part = i / 64;
+    if (token >= tokens) continue;
+    const int4 place = __ldg(u.places + (size_t)token * u.token_stride + part);
+    pairs[part * tokens + token] = make_int2(place.y, (place.z + 7) & ~7);
+  }
 }
-// c[16 rows from row on, 8 tokens from m on] += the update of each token's adapter, in units of `gain`. A token's B is
-// a fragment of 16 rows and 16 ranks; of the tokens' t only its own column is not zero. Lane 4 g + t has ranks
-// 4 t to 4 t + 3 of rows g and g + 8, and of token g.
-DEVICE void expand_tile(float* c, const Update& u, const int2* pairs, int tokens, int m, int row, float gain, int lane) {
-  const int g = lane >> 2, part = part_of(u, row), local = row - column_of(u, part);
-  const int2* mine = pairs + part * tokens + m;
-  const int count = min(8, tokens - m), own_rank = g < count ? mine[g].y : 0;
-  const float* t = u.t + ((size_t)(m + g) * u.parts + part) * u.stride;
-  const float scale = 1.f / gain;
-  int highest = own_rank;
-#pragma unroll
-  for (int o = 4; o < 32; o <<= 1) highest = max(highest, __shfl_xor_sync(~0u, highest, o));
-  for (int j = (lane & 3) * 4; j - (lane & 3) * 4 < highest; j += 16) {
-    float4 own = make_float4(0.f, 0.f, 0.f, 0.f);
-    if (j < own_rank) own = *(const float4*)(t + j);
-    const u32 b0 = pack_bf16(own.x * scale, own.y * scale), b1 = pack_bf16(own.z * scale, own.w * scale);
-    uint2 top[8], bottom[8];
+// What sixteen ranks of eight tokens' adapters add to 16 rows: each token's B as a fragment of 16 rows and 16 ranks,
+// and its t. Lane 4 g + t has ranks 4 t to 4 t + 3 of rows g and g + 8, and of token g.
+struct Expansion {
+  uint2 top[8], bottom[8];
+  uint4 t;
+
+  // For tokens from m on, rows from `row` on, ranks from j on.
+  DEVICE void load(const Update& u, const int2* pairs, int tokens, int m, int row, int j, int lane) {
+    const int part = part_of(u, row), local = row_in(u, part, row) + (lane >> 2), r = j + (lane & 3) * 4;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       top[i] = bottom[i] = make_uint2(0, 0);
-      const int2 pair = i < count ? mine[i] : make_int2(0, 0);
-      if (j >= pair.y) continue;
-      const u16* rows = u.weights + (size_t)(u32)pair.x * 8 + (size_t)(local + g) * pair.y + j;
-      top[i] = __ldg((const uint2*)rows), bottom[i] = __ldg((const uint2*)(rows + 8 * pair.y));
+      const int2 pair = pairs[part * tokens + min(m + i, tokens - 1)];
+      const u16* b = u.weights + (size_t)(u32)pair.x * 8 + (size_t)local * pair.y + r;
+      const int ok = m + i < tokens && r < pair.y;
+      load_half_if(top[i], b, ok);
+      load_half_if(bottom[i], b + 8 * pair.y, ok);
     }
+    const int token = min(m + (lane >> 2), tokens - 1);
+    t = make_uint4(0, 0, 0, 0);
+    const float* from = u.t + ((size_t)token * u.parts + part) * u.stride + r;
+    load_if(t, (const uint4*)from, m + (lane >> 2) < tokens && r < pairs[part * tokens + token].y);
+  }
+  // c[16 rows, 8 tokens] += it, in units of 1 / scale: of the tokens' t only its own column is not zero.
+  DEVICE void add(float* c, float scale, int lane) const {
+    const u32 b0 = pack_bf16(__uint_as_float(t.x) * scale, __uint_as_float(t.y) * scale);
+    const u32 b1 = pack_bf16(__uint_as_float(t.z) * scale, __uint_as_float(t.w) * scale);
+    const int own = lane >> 2;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       const u32 a[4] = {top[i].x, bottom[i].x, top[i].y, bottom[i].y};
-      mma(c, a, g == i ? b0 : 0, g == i ? b1 : 0);
+      mma(c, a, own == i ? b0 : 0, own == i ? b1 : 0);
     }
+  }
+};
+// The highest rank among eight tokens from m on.
+DEVICE int highest_rank(const Update& u, const int2* pairs, int tokens, int m, int row, int lane) {
+  int highest = pairs[part_of(u, row) * tokens + min(m + (lane >> 2), tokens - 1)].y;
+#pragma unroll
+  for (int o = 4; o < 32; o <<= 1) highest = max(highest, __shfl_xor_sync(~0u, highest, o));
+  return highest;
+}
+// Adds what `e` holds, and what lies beyond its sixteen ranks.
+DEVICE void expand_tile(float* c, Expansion& e, const Update& u, const int2* pairs, int tokens, int m, int row,
+                        float scale, int lane) {
+  e.add(c, scale, lane);
+  const int highest = highest_rank(u, pairs, tokens, m, row, lane);
+  for (int j = 16; j < highest; j += 16) {
+    e.load(u, pairs, tokens, m, row, j, lane);
+    e.add(c, scale, lane);
   }
 }
 // Brings rows [first, first + rows) of tokens' [from, to) B to L2, while the weights stream.
 DEVICE void prefetch_rows(const Update& u, const int2* pairs, int tokens, int from, int to, int first, int rows,
                           int thread, int num_threads) {
-  const int last = first + rows - 1, count = to - from;
+  const int count = to - from;
   for (int i = thread >> 3; i < count * u.parts; i += num_threads >> 3) {
     const int part = i >= 2 * count ? 2 : i >= count, token = from + i - part * count;
-    const int begin = max(first, column_of(u, part));
-    const int end = part + 1 < u.parts ? min(last, column_of(u, part + 1) - 1) : last;
+    int begin = first >> 1, end = (first + rows) >> 1;
+    if (!PAIRS) {
+      begin = max(first - column_of(u, part), 0), end = first + rows - column_of(u, part);
+      if (part + 1 < u.parts) end = min(end, column_of(u, part + 1) - column_of(u, part));
+    }
     const int2 pair = pairs[part * tokens + token];
-    const u32 row = pair.y * 2;
-    if (row == 0 || begin > end) continue;
-    const char* b = (const char*)((const uint4*)u.weights + (u32)pair.x) + (size_t)row * (begin - column_of(u, part));
-    for (u32 o = (thread & 7) * 128; o < row * (end - begin + 1); o += 8 * 128) prefetch_l2(b + o);
+    const int row = pair.y * 2;
+    if (row == 0) continue;
+    const char* b = (const char*)((const uint4*)u.weights + (u32)pair.x) + (size_t)row * begin;
+    for (int o = (thread & 7) * 128; o < row * (end - begin); o += 8 * 128) prefetch_l2(b + o);
   }
 }
 struct Weights {
@@ -249,14 +293,28 @@ struct Weights {
   float gain;           // power of two on all scales
 };
 
-// Scale and bias of rows n and n + 1 of one token, rounded and stored.
-DEVICE void finish_rows(u16* y, float2 v, const Weights& w, int m, int n, int N) {
+// Rows n and n + 1 of one token, with scale and bias, as rounded as the linear's output.
+DEVICE float2 finished(float2 v, const Weights& w, int n) {
   v.x *= w.gain, v.y *= w.gain;
   if (w.bias) {
     const u32 pair = *(const u32*)(w.bias + n);
     v.x += bf16_low(pair), v.y += bf16_high(pair);
   }
-  *(u32*)(y + (size_t)m * N + n) = pack_bf16(v.x, v.y);
+  const u32 rounded = pack_bf16(v.x, v.y);
+  return make_float2(bf16_low(rounded), bf16_high(rounded));
+}
+DEVICE float silu(float x) { return x / (1.f + __expf(-x)); }
+// Stores rows `row` and `row` + 1 of the tiles for token m; gated: of gate only, times what up has 16 rows further.
+template <class Sums>
+DEVICE void finish_rows(u16* y, const Sums& sums_of, const Weights& w, int m, int row, int N, int gated) {
+  const int n = natural_row(row, N);
+  if (!PAIRS || !gated) {
+    const float2 v = finished(sums_of(row), w, n);
+    *(u32*)(y + (size_t)m * N + n) = pack_bf16(v.x, v.y);
+  } else if (!(row & 16)) {
+    const float2 gate = finished(sums_of(row), w, n), up = finished(sums_of(row + 16), w, n + (N >> 1));
+    *(u32*)(y + (size_t)m * (N >> 1) + n) = pack_bf16(silu(gate.x) * up.x, silu(gate.y) * up.y);
+  }
 }
 
 // A warp's share of the weights on its way to the multiplication: a ring of DEPTH units of 16 rows x 64 columns.

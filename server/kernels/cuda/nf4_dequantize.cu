@@ -1,4 +1,6 @@
 // Tiled NF4 -> row-major bf16 [N, K], for steps of so many rows that a library's matmul is faster.
+//
+// Compiled with: PAIRS.
 constexpr int WARPS = 8;
 
 __constant__ float EXACT[16] = {
@@ -38,7 +40,7 @@ nf4_dequantize(u16* out, Weights w, int N, int K) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       const int row = i * 4 + (lane >> 3), chunk = lane & 7;
-      *(uint4*)(out + (size_t)(tile * 16 + row) * K + group * 64 + chunk * 8) = *(uint4*)(mine + row * 36 + chunk * 4);
+      *(uint4*)(out + (size_t)natural_row(tile * 16 + row, N) * K + group * 64 + chunk * 8) = *(uint4*)(mine + row * 36 + chunk * 4);
     }
     __syncwarp();
   }

@@ -5,7 +5,8 @@
 // sums meet in shared memory. Where x does not fit the registers, K is cut into slices; SPLITS blocks share the
 // rows and take a slice each in turn.
 //
-// Compiled with: TOKENS 8 or 16, WARPS, SLOTS (loads in flight a lane, 4 or 8), SPLITS, TABLE_AT, TABLE_BASE.
+// Compiled with: TOKENS 8 or 16, WARPS, SLOTS (loads in flight a lane, 4 or 8), SPLITS, PAIRS, TABLE_AT,
+// TABLE_BASE.
 constexpr int UNITS = 4, TILES = 2;  // groups of 64 columns a warp owns; tiles summed at once
 constexpr int THREADS = WARPS * 32, COLUMNS = TOKENS / 8, TILE_FLOATS = TOKENS * 20, SPAN = UNITS * 64;
 constexpr int SUMS = 2 * WARPS * TILES * TILE_FLOATS * 4, STAGE = WARPS * TOKENS * SPAN * 2;
@@ -33,7 +34,8 @@ DEVICE void keep_x(u32* b, const uint4* rows, u32 stage, int n, int lane) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int x_is_ready) {
+nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int x_is_ready,
+        int gated) {
   extern __shared__ __align__(1024) char shared[];
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, g = lane >> 2, t = lane & 3;
   const u32 column = table_column(shared, lane);
@@ -44,7 +46,9 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
 
   const int groups = K >> 6, quads = (groups + 3) >> 2;
   const u32 num_tiles = N >> 4;
-  const int first = num_tiles * blockIdx.y / gridDim.y, tiles = num_tiles * (blockIdx.y + 1) / gridDim.y - first;
+  const u32 turns = num_tiles >> PAIRS;  // a block has both tiles of a pair
+  const int first = (turns * blockIdx.y / gridDim.y) << PAIRS;
+  const int tiles = ((turns * (blockIdx.y + 1) / gridDim.y) << PAIRS) - first;
   const int slices = (groups + SPLITS * WARPS * UNITS - 1) / (SPLITS * WARPS * UNITS);
   const bool at_once = SPLITS == 1 && slices == 1 && !update.places;
   for (int slice = 0; slice < slices; slice++) {
@@ -65,7 +69,7 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
     for (int i = 0; i < UNITS; i++) fetch(i, 0, i);
     if (slice == 0) {
       fill_table(shared, thread, THREADS);
-      if (update.places) gather_pairs(pairs, update, tokens, thread);
+      if (update.places) gather_pairs(pairs, update, tokens, thread, THREADS);
       if (!x_is_ready) wait_for_predecessor();
       release_successor();
     }
@@ -126,15 +130,20 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
       for (int o = thread; o < TILES * TOKENS * 8; o += THREADS) {
         const int r = o / (TOKENS * 8), m = (o >> 3) % TOKENS, n = (o & 7) * 2, tile = base + r;
         if (m >= tokens || tile >= tiles) continue;
-        float2* held = (float2*)(sums + (tile * TOKENS + m) * 16 + n);
-        float2 v = slice ? *held : make_float2(0.f, 0.f);
+        auto sums_of = [&](int row) {
+          float2* held = (float2*)(sums + (((row >> 4) - first) * TOKENS + m) * 16 + (row & 15));
+          float2 v = slice ? *held : make_float2(0.f, 0.f);
 #pragma unroll
-        for (int k = 0; k < WARPS; k++) {
-          const float2 part = *(float2*)(round + (k * TILES + r) * TILE_FLOATS + m * 20 + n);
-          v.x += part.x, v.y += part.y;
-        }
-        if (at_once) finish_rows(y, v, w, m, (first + tile) * 16 + n, N);
-        else *held = v;
+          for (int k = 0; k < WARPS; k++) {
+            const float2 part =
+                *(float2*)(round + (k * TILES + (row >> 4) - first - base) * TILE_FLOATS + m * 20 + (row & 15));
+            v.x += part.x, v.y += part.y;
+          }
+          return v;
+        };
+        const int row = (first + tile) * 16 + n;
+        if (at_once) finish_rows(y, sums_of, w, m, row, N, gated);
+        else *(float2*)(sums + (tile * TOKENS + m) * 16 + n) = sums_of(row);
       }
     }
     // The stage of the next slice's x overlaps the partial sums.
@@ -143,19 +152,26 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
   if (at_once) return;
   if (x_is_ready) wait_for_predecessor();
   if (update.places) {
-    // Blocks that share rows add the updates of every SPLITS-th tile.
-    for (int i = warp * SPLITS + blockIdx.x; i < tiles * COLUMNS; i += WARPS * SPLITS) {
-      const int tile = i / COLUMNS, m = i % COLUMNS * 8;
-      if (m >= tokens) continue;
+    // Blocks that share rows add the updates of every SPLITS-th tile; while one is added, the next comes.
+    const float scale = 1.f / w.gain;
+    const int step = WARPS * SPLITS;
+    int i = warp * SPLITS + blockIdx.x;
+    Expansion e, next;
+    auto row_of = [&](int i) { return (first + i / COLUMNS) * 16; };
+    if (i < tiles * COLUMNS) e.load(update, pairs, tokens, i % COLUMNS * 8, row_of(i), 0, lane);
+    for (; i < tiles * COLUMNS; i += step, e = next) {
+      if (i + step < tiles * COLUMNS)
+        next.load(update, pairs, tokens, (i + step) % COLUMNS * 8, row_of(i + step), 0, lane);
+      const int m = i % COLUMNS * 8;
       float c[4] = {0.f, 0.f, 0.f, 0.f};
-      expand_tile(c, update, pairs, tokens, m, (first + tile) * 16, w.gain, lane);
-      float* out = sums + (tile * TOKENS + m + 2 * t) * 16 + g;
+      expand_tile(c, e, update, pairs, tokens, m, row_of(i), scale, lane);
+      float* out = sums + (i / COLUMNS * TOKENS + m + 2 * t) * 16 + g;
       out[0] += c[0], out[16] += c[1], out[8] += c[2], out[24] += c[3];
     }
     __syncthreads();
   }
 
-  const int floats = (num_tiles + gridDim.y - 1) / gridDim.y * TOKENS * 16;
+  const int floats = (((turns + gridDim.y - 1) / gridDim.y) << PAIRS) * TOKENS * 16;
   float* column_sums = exchange.sums + (size_t)blockIdx.y * SPLITS * floats;
   u32* counters = exchange.counters + blockIdx.y * 2;
   if (SPLITS > 1) {
@@ -164,17 +180,20 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
     meet(counters, SPLITS);
   }
   for (int o = thread + blockIdx.x * THREADS; o < tiles * TOKENS * 8; o += THREADS * SPLITS) {
-    const int tile = o / (TOKENS * 8), m = (o >> 3) % TOKENS, n = (first + tile) * 16 + (o & 7) * 2;
+    const int tile = o / (TOKENS * 8), m = (o >> 3) % TOKENS;
     if (m >= tokens) continue;
-    float2 v = make_float2(0.f, 0.f);
-    if (SPLITS == 1) v = *(float2*)(sums + o * 2);
-    else
+    auto sums_of = [&](int row) {
+      const int at = (((row >> 4) - first) * TOKENS + m) * 16 + (row & 15);
+      if (SPLITS == 1) return *(float2*)(sums + at);
+      float2 v = make_float2(0.f, 0.f);
 #pragma unroll
       for (int k = 0; k < SPLITS; k++) {
-        const float2 part = load_sums(column_sums + k * floats + o * 2);
+        const float2 part = load_sums(column_sums + k * floats + at);
         v.x += part.x, v.y += part.y;
       }
-    finish_rows(y, v, w, m, n, N);
+      return v;
+    };
+    finish_rows(y, sums_of, w, m, (first + tile) * 16 + (o & 7) * 2, N, gated);
   }
   if (SPLITS > 1) leave(counters, SPLITS);
 }

@@ -5,7 +5,7 @@
 // tensor cores read the other. SPLITS blocks share K.
 //
 // Compiled with: TOKENS (multiple of 8), GROUPS (warpgroups), SLOTS (units on their way, a warp),
-// STAGES (of x; SLOTS <= 4 (STAGES - 2), so that x is waited for with the weights), SPLITS, TABLE_AT, TABLE_BASE;
+// STAGES (of x; SLOTS <= 4 (STAGES - 2), so that x is waited for with the weights), SPLITS, PAIRS, TABLE_AT, TABLE_BASE;
 // `wgmma(acc, a, descriptor)` for that many tokens is put in front of this file.
 constexpr int THREADS = GROUPS * 128, ROWS = GROUPS * 64;
 constexpr int BLOCK_BYTES = TOKENS * 128, STAGE_BYTES = 4 * BLOCK_BYTES;  // 64 columns of x; a stage has four
@@ -42,7 +42,8 @@ DEVICE void load_stage(u32 stage, const u16* x, int tokens, int group, int end, 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int x_is_ready) {
+nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int x_is_ready,
+          int gated) {
   extern __shared__ __align__(1024) char shared[];
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, g = lane >> 2, t = lane & 3;
   const u32 column = table_column(shared, lane);
@@ -68,9 +69,7 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
   for (int c = 0; c < STAGES - 2; c++)
     if (c * 4 < rounded) load_stage(stages_at + c * STAGE_BYTES, x, tokens, begin + c * 4, end, K, thread);
   commit_copies();
-  if (update.places) {
-    gather_pairs(pairs, update, tokens, thread);
-  }
+  if (update.places) gather_pairs(pairs, update, tokens, thread, THREADS);
 
   float acc[TOKENS / 2];
 #pragma unroll
@@ -118,20 +117,26 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
   wait_copies<0>();
   __syncthreads();
 
-  if (x_is_ready) wait_for_predecessor();
-  if (update.places) {
-    // Blocks that share rows add the updates of every SPLITS-th eight tokens.
-#pragma unroll
-    for (int n = 0; n < TOKENS / 8; n++)
-      if (n % SPLITS == rank && n * 8 < tokens && in_range)
-        expand_tile(acc + 4 * n, update, pairs, tokens, n * 8, tile * 16, w.gain, lane);
-  }
-
   float* sums = (float*)stages;
+  auto sums_at = [&](int n) { return sums + (n * 8 + 2 * t) * PITCH + warp * 16 + g; };
 #pragma unroll
   for (int n = 0; n < TOKENS / 8; n++) {
-    float* out = sums + (n * 8 + 2 * t) * PITCH + warp * 16 + g;
+    float* out = sums_at(n);
     out[0] = acc[4 * n], out[PITCH] = acc[4 * n + 1], out[8] = acc[4 * n + 2], out[PITCH + 8] = acc[4 * n + 3];
+  }
+  if (x_is_ready) wait_for_predecessor();
+  if (update.places && in_range) {
+    // Blocks that share rows add the updates of every SPLITS-th eight tokens; while some are added, the next come.
+    const float scale = 1.f / w.gain;
+    Expansion e, next;
+    e.load(update, pairs, tokens, rank * 8, tile * 16, 0, lane);
+    for (int n = rank; n < TOKENS / 8; n += SPLITS, e = next) {
+      if (n + SPLITS < TOKENS / 8) next.load(update, pairs, tokens, (n + SPLITS) * 8, tile * 16, 0, lane);
+      float c[4] = {0.f, 0.f, 0.f, 0.f};
+      expand_tile(c, e, update, pairs, tokens, n * 8, tile * 16, scale, lane);
+      float* out = sums_at(n);
+      out[0] += c[0], out[PITCH] += c[1], out[8] += c[2], out[PITCH + 8] += c[3];
+    }
   }
   __syncthreads();
 
@@ -144,17 +149,19 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
     meet(counters, SPLITS);
   }
   for (int o = thread + rank * THREADS; o < tokens * (ROWS / 2); o += SPLITS * THREADS) {
-    const int m = o / (ROWS / 2), row = o % (ROWS / 2) * 2, n = blockIdx.y * ROWS + row;
-    if (n >= N) continue;
-    float2 v = make_float2(0.f, 0.f);
-    if (SPLITS == 1) v = *(float2*)(sums + m * PITCH + row);
-    else
+    const int m = o / (ROWS / 2), first = blockIdx.y * ROWS, row = first + o % (ROWS / 2) * 2;
+    if (row >= N) continue;
+    auto sums_of = [&](int row) {
+      if (SPLITS == 1) return *(float2*)(sums + m * PITCH + row - first);
+      float2 v = make_float2(0.f, 0.f);
 #pragma unroll
       for (int k = 0; k < SPLITS; k++) {
-        const float2 part = load_sums(column_sums + k * FLOATS + o * 2);
+        const float2 part = load_sums(column_sums + k * FLOATS + m * ROWS + row - first);
         v.x += part.x, v.y += part.y;
       }
-    finish_rows(y, v, w, m, n, N);
+      return v;
+    };
+    finish_rows(y, sums_of, w, m, row, N, gated);
   }
   if (SPLITS > 1) leave(counters, SPLITS);
 }

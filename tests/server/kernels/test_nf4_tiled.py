@@ -1,0 +1,202 @@
+"""NF4 products on the tensor cores, with what adapters add, against float64."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from server.kernels.lora import AdapterMemory, Part, SlotBatch
+from server.kernels.nf4 import BLOCK, Nf4Weight
+from server.kernels.tiles import make_tiles
+
+on_device = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+MAX_RANK = 256
+
+
+def random_weight(rows: int, width: int, device: str) -> Nf4Weight:
+    generator = torch.Generator().manual_seed(rows + width)
+    codes = torch.randint(0, 256, (rows, width // 2), generator=generator, dtype=torch.uint8)
+    absmax = torch.rand(rows, width // BLOCK, generator=generator) * 0.05 + 0.01
+    return Nf4Weight(codes.to(device), absmax.to(device))
+
+
+def codes_of(tiles: Tensor, rows: int, width: int) -> Tensor:
+    """[rows, width] by the words of TiledNf4Weight's docstring, one entry after another."""
+    codes = torch.full((rows, width), 255, dtype=torch.uint8)
+    for tile, group, lane, byte in np.ndindex(rows // 16, width // 64, 32, 16):
+        g, t, q, half, row = lane // 4, lane % 4, byte // 4, byte // 2 % 2, byte % 2
+        value = int(tiles[tile, group, lane, byte])
+        at = tile * 16 + g + 8 * row, group * 64 + 16 * q + 8 * half + 2 * t
+        codes[at] = value & 15
+        codes[at[0], at[1] + 1] = value >> 4
+    return codes
+
+
+def test_tiles_hold_every_code_where_the_layout_says() -> None:
+    from server.kernels import nf4_layout
+
+    weight = random_weight(32, 128, "cpu")
+    unpacked = torch.stack((weight.codes >> 4, weight.codes & 15), dim=2).view(32, 128)
+    assert torch.equal(codes_of(nf4_layout.tile(weight.codes), 32, 128), unpacked)
+
+
+def test_scales_stand_beside_their_tiles_and_missing_columns_are_zeros() -> None:
+    from server.kernels import nf4_layout
+
+    absmax = random_weight(32, 320, "cpu").absmax
+    scales = nf4_layout.tile_scales(absmax)
+    assert scales.shape == (2, 2, 8, 4, 2)
+    for tile, quad, g, group, row in np.ndindex(*scales.shape):
+        column = quad * 4 + group
+        expected = absmax[tile * 16 + g + 8 * row, column].half() if column < 5 else 0.0
+        assert scales[tile, quad, g, group, row] == expected
+
+
+def test_gate_and_up_take_turns() -> None:
+    from server.kernels import nf4_layout
+
+    assert nf4_layout.in_turns(torch.arange(6)).tolist() == [0, 3, 1, 4, 2, 5]
+
+
+def make_update(parts: tuple[Part, ...], width: int, slots: list[int], ranks: list[int]) -> Any:
+    """Of adapters 1, 2, ... with these ranks, whose weights lie in memory full of NaN."""
+    from server.kernels.slot_update import SlotUpdate
+
+    generator = torch.Generator().manual_seed(len(slots))
+    pieces, at = [torch.full((64,), float("nan"))], 64
+    places = torch.zeros(len(ranks) + 1, 3, 7, 4, dtype=torch.int32)
+    for slot, rank in enumerate(ranks, 1):
+        for part in parts:
+            padded = -(-rank // 8) * 8
+            a = torch.randn(rank, width, generator=generator) / width**0.5
+            b = torch.zeros(part.width, padded)
+            b[:, :rank] = torch.randn(part.width, rank, generator=generator) / max(rank, 1) ** 0.5
+            places[slot, 1, part.index] = torch.tensor((at // 8, (at + a.numel()) // 8, rank, 0))
+            pieces += [a.flatten(), b.flatten(), torch.full((64,), float("nan"))]
+            at += a.numel() + b.numel() + 64
+    memory = AdapterMemory(torch.cat(pieces).bfloat16().cuda(), places.cuda(), MAX_RANK)
+    tiles = torch.from_numpy(make_tiles(np.array(slots), 8))
+    # Fixed shapes: a tile for each row, those that are not there empty.
+    padded_tiles = torch.zeros(len(slots), 3, dtype=torch.int32)
+    padded_tiles[: len(tiles)] = tiles
+    batch = SlotBatch(torch.tensor(slots, dtype=torch.int32).cuda(), padded_tiles.cuda(), 8)
+    return SlotUpdate(memory, batch.located(memory), 1, parts)
+
+
+def exact(x: Tensor, weight: Tensor, update: Any = None) -> Tensor:
+    y = x.double() @ weight.double().T
+    if update is None:
+        return y
+    for token, slot in enumerate(update.batch.slots.tolist()):
+        for part in update.parts if slot else ():
+            a_at, b_at, rank, _ = update.memory.places[slot, 1, part.index].tolist()
+            padded, width = -(-rank // 8) * 8, x.shape[1]
+            a = update.memory.weights[a_at * 8 :][: rank * width].view(rank, width).double()
+            b = update.memory.weights[b_at * 8 :][: part.width * padded].view(part.width, padded).double()
+            y[token, part.column : part.column + part.width] += b[:, :rank] @ (a @ x[token].double())
+    return y
+
+
+def assert_close(y: Tensor, expected: Tensor) -> None:
+    assert not y.isnan().any()
+    error = float((y.double() - expected).abs().max() / expected.abs().max())
+    assert error < 0.012, error
+
+
+SHAPES = [(64, 64), (16, 192), (6144, 4096), (4096, 14336), (1552, 8960), (96, 1344)]
+
+
+class TestOnDevice:
+    pytestmark = on_device
+
+    @pytest.mark.parametrize("tokens", [1, 3, 8, 9, 16, 17, 31, 32, 50, 64, 65, 190, 193])
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_products_equal_the_formula(self, shape: tuple[int, int], tokens: int) -> None:
+        from server.kernels.nf4_tiled import TiledNf4Weight
+
+        weight = random_weight(*shape, "cuda")
+        x = torch.randn(tokens, shape[1], device="cuda", dtype=torch.bfloat16)
+        bias = torch.randn(shape[0], device="cuda", dtype=torch.bfloat16)
+        y = TiledNf4Weight.of(weight).linear(x, bias)
+        assert_close(y, exact(x, weight.dequantize(torch.float32)) + bias.double())
+
+    @pytest.mark.parametrize("pairs", [False, True])
+    def test_copies_of_the_weight_are_bitsandbytes(self, pairs: bool) -> None:
+        from server.kernels.nf4_tiled import TiledNf4Weight
+
+        weight = random_weight(192, 320, "cuda")
+        # Scales that float16 holds: nothing is rounded before the product is.
+        weight = Nf4Weight(weight.codes, weight.absmax.half().float())
+        copy = TiledNf4Weight.of(weight, pairs).dequantize(torch.bfloat16)
+        assert torch.equal(copy, weight.dequantize(torch.bfloat16))
+
+    @pytest.mark.parametrize(
+        ("slots", "ranks"),
+        [
+            ([1], [16]),
+            ([0, 0, 1, 2, 2], [1, 256]),
+            ([0] * 7, [8]),
+            ([0, *range(1, 16)], [8, 16, 24, 64, 3] * 3),
+            ([*range(1, 33)], [16] * 32),
+            ([1] * 30, [40]),
+            ([0] * 20 + [1] * 20 + list(range(2, 26)), [5, 8, 128, 16, 0] * 5),
+            ([*range(1, 65)], [16] * 64),
+        ],
+    )
+    @pytest.mark.parametrize("shape", ["qkv", "o", "gate_up", "narrow"])
+    def test_adapters_are_added_to_their_own_tokens(
+        self, slots: list[int], ranks: list[int], shape: str
+    ) -> None:
+        from server.kernels.nf4_tiled import TiledNf4Weight
+
+        parts, width = {
+            "qkv": ((Part(0, 0, 512), Part(1, 512, 128), Part(2, 640, 128)), 1024),
+            "o": ((Part(3, 0, 4096),), 4096),
+            "gate_up": ((Part(4, 0, 2816), Part(5, 2816, 2816)), 1024),
+            "narrow": ((Part(6, 0, 48),), 1408),
+        }[shape]
+        weight = random_weight(sum(part.width for part in parts), width, "cuda")
+        x = torch.randn(len(slots), width, device="cuda", dtype=torch.bfloat16)
+        update = make_update(parts, width, slots, ranks)
+        expected = exact(x, weight.dequantize(torch.float32), update)
+        tiled = TiledNf4Weight.of(weight, pairs=shape == "gate_up")
+        y = tiled.linear(x, None, update)
+        assert_close(y, expected)
+        for _ in range(5):
+            assert torch.equal(y, tiled.linear(x, None, update)), "another run gives other bits"
+        if shape == "gate_up":
+            gate, up = y.float().chunk(2, dim=1)
+            assert_close(tiled.gated(x, None, update), (torch.nn.functional.silu(gate) * up).double())
+
+    @pytest.mark.parametrize("tokens", [1, 8, 13, 32, 64, 100, 300])
+    @pytest.mark.parametrize("ffn", [96, 1408, 14336])
+    def test_gates_equal_the_formula(self, tokens: int, ffn: int) -> None:
+        from server.kernels.nf4_tiled import TiledNf4Weight
+
+        weight = random_weight(2 * ffn, 1024, "cuda")
+        x = torch.randn(tokens, 1024, device="cuda", dtype=torch.bfloat16)
+        bias = torch.randn(2 * ffn, device="cuda", dtype=torch.bfloat16)
+        y = TiledNf4Weight.of(weight, pairs=True).gated(x, bias)
+        gate, up = (exact(x, weight.dequantize(torch.float32)) + bias.double()).chunk(2, dim=1)
+        assert_close(y, torch.nn.functional.silu(gate) * up)
+
+    def test_a_token_that_overflows_spoils_no_other(self) -> None:
+        from server.kernels.nf4_tiled import TiledNf4Weight
+
+        weight = random_weight(512, 1024, "cuda")
+        x = torch.randn(20, 1024, device="cuda", dtype=torch.bfloat16)
+        update = make_update((Part(3, 0, 512),), 1024, [*range(1, 21)], [16] * 20)
+        tiled = TiledNf4Weight.of(weight)
+        fine = tiled.linear(x, None, update)
+        for poison in (float("nan"), float("inf"), 3e38):
+            spoilt = x.clone()
+            spoilt[7] = poison
+            y = tiled.linear(spoilt, None, update)
+            others = [token for token in range(20) if token != 7]
+            assert torch.equal(y[others], fine[others])
+            assert not y[7].isfinite().all()
