@@ -1,6 +1,7 @@
 """Whether a fast engine says what a slow one says, but for ties that rounding decides.
 
-Both are held against a third that computes in float32: how far the slow one is from it is what bfloat16 costs.
+Both are held against a third that computes in float32: how far the slow one is from that is what bfloat16
+costs.
 """
 
 import math
