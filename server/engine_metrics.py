@@ -62,6 +62,11 @@ def _own(stats: Stats) -> Iterator[Metric]:
     yield _gauge("lorikeet:adapters_resident", "Adapters on the device", len(stats.resident))
     yield _gauge("lorikeet:adapters_active", "Adapters that running sequences hold", len(stats.active))
     yield _gauge("lorikeet:adapters_awaited", "Adapters that sequences wait for", len(stats.awaited))
+    yield _gauge("lorikeet:adapter_memory_bytes", "Device memory for adapters", stats.adapter_bytes)
+    yield _gauge("lorikeet:adapter_memory_free_bytes", "Of it, not in use", stats.adapter_bytes_free)
+    yield _counter(
+        "lorikeet:device_wait_seconds", "The engine waited for the device", stats.device_wait_seconds
+    )
     yield _counter("lorikeet:steps", "Forward passes", stats.steps)
     yield _counter("lorikeet:tokens_computed", "Tokens run through the model", stats.tokens_computed)
     yield _counter("lorikeet:preemptions", "Sequences that gave their blocks back", stats.preemptions)

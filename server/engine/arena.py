@@ -15,6 +15,11 @@ class Extents:
     def num_free(self) -> int:
         return sum(length for _, length in self._free)
 
+    def copy(self) -> "Extents":
+        copy = Extents(self.size)
+        copy._free = list(self._free)
+        return copy
+
     def take(self, pieces: list[int]) -> list[int] | None:
         """Where each piece begins: in one stretch if one is long enough, else apart; None: no room."""
         start = self._take_one(sum(pieces))

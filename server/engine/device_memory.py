@@ -38,6 +38,9 @@ class DeviceMemory(Protocol):
     def free(self) -> int | None:
         """Bytes of the capacity that nothing takes."""
 
+    def fits(self, blob: AdapterBlob, without: list[Placed]) -> bool:
+        """Whether it could be placed if those were removed."""
+
     def place(self, slot: int, blob: AdapterBlob) -> Placed | None:
         """Begins to copy; None if there is no room."""
 
@@ -56,6 +59,9 @@ class HostMemory:
 
     def free(self) -> int | None:
         return None
+
+    def fits(self, blob: AdapterBlob, without: list[Placed]) -> bool:
+        return True
 
     def place(self, slot: int, blob: AdapterBlob) -> Placed | None:
         return Placed(blob, blob.num_bytes)
@@ -86,9 +92,14 @@ class Arena:
     def free(self) -> int | None:
         return self._extents.num_free * self._unit
 
+    def fits(self, blob: AdapterBlob, without: list[Placed]) -> bool:
+        extents = self._extents.copy()
+        for start, length in (extent for placed in without for extent in placed.extents):
+            extents.give_back(start, length)
+        return extents.take(_lengths(blob)) is not None
+
     def place(self, slot: int, blob: AdapterBlob) -> Placed | None:
-        layers = blob.layers()
-        lengths = [(layer.stop - layer.start) // ALIGNMENT for layer in layers]
+        lengths = _lengths(blob)
         starts = self._extents.take(lengths)
         if starts is None:
             return None
@@ -110,6 +121,8 @@ class Arena:
         if self._stream is None:
             self._write(slot, blob, places, extents)
             return None
+        # What stood here before may still be read by the step under way.
+        self._stream.wait_stream(torch.cuda.current_stream(self.memory.weights.device))
         with torch.cuda.stream(self._stream):
             self._write(slot, blob, places.pin_memory(), extents)
             landed = torch.cuda.Event()
@@ -126,6 +139,11 @@ class Arena:
             target.copy_(blob.flat[at : at + length * ALIGNMENT], non_blocking=True)
             at += length * ALIGNMENT
         self.memory.places[slot].copy_(places, non_blocking=True)
+
+
+def _lengths(blob: AdapterBlob) -> list[int]:
+    """Of its layers, in units of ALIGNMENT elements."""
+    return [(layer.stop - layer.start) // ALIGNMENT for layer in blob.layers()]
 
 
 def _stretches(extents: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:

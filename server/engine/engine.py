@@ -127,4 +127,7 @@ class Engine:
             adapter_loads=s.slots.num_loads,
             adapter_load_seconds=s.slots.load_seconds,
             adapter_evictions=s.slots.num_evictions,
+            adapter_bytes=s.slots.num_bytes,
+            adapter_bytes_free=s.slots.num_bytes_free,
+            device_wait_seconds=self.seconds_waited,
         )

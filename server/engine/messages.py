@@ -114,6 +114,11 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     adapter_loads: int
     adapter_load_seconds: float
     adapter_evictions: int
+    # Of the device's memory for adapters; 0 where they are used from host memory.
+    adapter_bytes: int = 0
+    adapter_bytes_free: int = 0
+    # In which the engine had nothing to do but wait for the device.
+    device_wait_seconds: float = 0.0
 
 
 class StepReport(msgspec.Struct, frozen=True, array_like=True, tag=True):

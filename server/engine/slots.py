@@ -53,6 +53,15 @@ class AdapterSlots:
         """Spent reading adapters, over all loads."""
         return self._host.read_seconds
 
+    @property
+    def num_bytes(self) -> int:
+        """Of device memory for adapters; 0 where there is no such thing."""
+        return self._memory.capacity() or 0
+
+    @property
+    def num_bytes_free(self) -> int:
+        return self._memory.free() or 0
+
     def prefetch(self, digest: str) -> None:
         """Begins to read an adapter that a sequence will want."""
         if digest and digest not in self._occupants:
@@ -92,11 +101,10 @@ class AdapterSlots:
 
     def blocker(self, digest: str) -> str | None:
         """The adapter whose end another needs that is read and has no room: the least recently used one."""
-        if digest not in self._host or digest in self._occupants:
+        blob = self._host.get(digest) if digest in self._host else None
+        if blob is None or digest in self._occupants or self._has_room(blob):
             return None
-        if any(not occupant.holds for occupant in self._occupants.values()):
-            return None
-        return next(iter(self._occupants), None)
+        return next((o.digest for o in self._occupants.values() if o.holds), None)
 
     def resident(self) -> list[str]:
         return [o.digest for o in self._occupants.values() if o.placed.is_resident()]
@@ -121,7 +129,10 @@ class AdapterSlots:
             # What the system says of its paths is for the log.
             log.exception("adapter %s cannot be read", digest)
             raise AdapterUnavailable("its files cannot be read from the store") from error
-        if blob is None or not self._can_have_room(blob):
+        if blob is None:
+            return None
+        self._require_fit(blob)
+        if not self._has_room(blob):
             return None
         while True:
             placed = self._memory.place(self._free[-1], blob) if self._free else None
@@ -133,19 +144,18 @@ class AdapterSlots:
         self._occupants[digest] = Occupant(digest, self._free.pop(), placed)
         return self._occupants[digest]
 
-    def _can_have_room(self, blob: AdapterBlob) -> bool:
-        """Whether there is room if all go that may; nobody is evicted in vain."""
-        capacity, free = self._memory.capacity(), self._memory.free()
-        idle = self._evictable()
-        if capacity is None or free is None:
-            return bool(self._free or idle)
-        if blob.num_bytes > capacity:
+    def _require_fit(self, blob: AdapterBlob) -> None:
+        capacity = self._memory.capacity()
+        if capacity is not None and blob.num_bytes > capacity:
             raise AdapterUnavailable(
                 f"its {blob.num_bytes} bytes do not fit the {capacity} bytes for adapters on the device;"
                 " start the server with more --adapter-memory"
             )
-        room = free + sum(occupant.placed.num_bytes for occupant in idle)
-        return bool(self._free or idle) and blob.num_bytes <= room
+
+    def _has_room(self, blob: AdapterBlob) -> bool:
+        """Whether there is room if all go that may; nobody is evicted in vain."""
+        idle = self._evictable()
+        return bool(self._free or idle) and self._memory.fits(blob, [o.placed for o in idle])
 
     def _evictable(self) -> list[Occupant]:
         """First those that nobody waits for."""

@@ -127,11 +127,13 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
   if (x_is_ready) wait_for_predecessor();
   if (update.places && in_range) {
     // Blocks that share rows add the updates of every SPLITS-th eight tokens; while some are added, the next come.
+    // The last first: of more rows than L2 holds, those that were sent for last are still there.
     const float scale = 1.f / w.gain;
     Expansion e, next;
-    e.load(update, pairs, tokens, rank * 8, tile * 16, 0, lane);
-    for (int n = rank; n < TOKENS / 8; n += SPLITS, e = next) {
-      if (n + SPLITS < TOKENS / 8) next.load(update, pairs, tokens, (n + SPLITS) * 8, tile * 16, 0, lane);
+    int n = TOKENS / 8 - 1 - rank;
+    if (n >= 0) e.load(update, pairs, tokens, n * 8, tile * 16, 0, lane);
+    for (; n >= 0; n -= SPLITS, e = next) {
+      if (n >= SPLITS) next.load(update, pairs, tokens, (n - SPLITS) * 8, tile * 16, 0, lane);
       float c[4] = {0.f, 0.f, 0.f, 0.f};
       expand_tile(c, e, update, pairs, tokens, n * 8, tile * 16, scale, lane);
       float* out = sums_at(n);
