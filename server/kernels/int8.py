@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from server.kernels import bnb
 from server.kernels.lora import Update, updated
 
 
@@ -31,9 +32,7 @@ class Int8Weight:
 
 def quantize(weight: Tensor) -> Int8Weight:
     """weight [out, in] -> int8; bitsandbytes rounds from float16."""
-    import bitsandbytes.functional as bnb
-
-    codes, absmax, _ = bnb.int8_vectorwise_quant(weight.to(torch.float16).contiguous())
+    codes, absmax, _ = bnb.functional().int8_vectorwise_quant(weight.to(torch.float16).contiguous())
     return Int8Weight(codes, absmax.float().view(-1))
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from server.kernels import bnb
 from server.kernels.lora import Update, updated
 
 BLOCK = 64
@@ -45,9 +46,7 @@ class Nf4Weight:
 
 def quantize(weight: Tensor, double_quant: bool) -> Nf4Weight:
     """weight [out, in] -> NF4. With double_quant the scales lose what 8 bits cannot hold, as in QLoRA."""
-    import bitsandbytes.functional as bnb
-
-    packed, state = bnb.quantize_4bit(
+    packed, state = bnb.functional().quantize_4bit(
         weight.contiguous(), blocksize=BLOCK, compress_statistics=double_quant, quant_type="nf4"
     )
     return from_state(packed, state, weight.shape[0])
@@ -55,11 +54,9 @@ def quantize(weight: Tensor, double_quant: bool) -> Nf4Weight:
 
 def from_state(packed: Tensor, state: Any, rows: int) -> Nf4Weight:
     """From what bitsandbytes holds, a QuantState; nested scales are resolved to float32 once."""
-    import bitsandbytes.functional as bnb
-
     absmax = state.absmax
     if state.nested:
-        absmax = bnb.dequantize_blockwise(absmax, state.state2) + state.offset
+        absmax = bnb.functional().dequantize_blockwise(absmax, state.state2) + state.offset
     # Some training stores the same bytes under a float dtype.
     return Nf4Weight(packed.view(torch.uint8).view(rows, -1), absmax.float().view(rows, -1))
 

@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from server.kernels import nf4
+from server.kernels import bnb, nf4
 from server.model.config import UnsupportedModel
 
 STATE = "quant_state.bitsandbytes__nf4"
@@ -24,10 +24,8 @@ def is_prequantized(checkpoint: Tensors, name: str) -> bool:
 
 def read_nf4(checkpoint: Tensors, name: str, device: torch.device) -> nf4.Nf4Weight:
     """The weight `name` as saved, byte for byte; nested scales are resolved to float32."""
-    import bitsandbytes.functional as bnb
-
     held = {part: checkpoint[f"{name}.{part}"] for part in PARTS if f"{name}.{part}" in checkpoint}
-    state = bnb.QuantState.from_dict(held, device=device)
+    state = bnb.functional().QuantState.from_dict(held, device=device)
     rows, width = state.shape
     if state.blocksize != nf4.BLOCK or width % nf4.BLOCK:
         raise UnsupportedModel(

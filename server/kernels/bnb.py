@@ -1,0 +1,27 @@
+"""bitsandbytes, imported without what it never uses here."""
+
+from functools import cache
+from typing import Any
+
+import torch
+
+
+@cache
+def functional() -> Any:
+    """The module bitsandbytes.functional.
+
+    At its import it has torch compile the twins of its kernels, for devices that it knows nothing of, or leaves
+    them as they are where that fails. Loading the compiler takes seconds; a CUDA device needs no twin.
+    """
+    compiler = torch.compile
+    if torch.cuda.is_available():
+        torch.compile = _refuse
+    try:
+        import bitsandbytes.functional
+    finally:
+        torch.compile = compiler
+    return bitsandbytes.functional
+
+
+def _refuse(*_: object, **__: object) -> Any:
+    raise RuntimeError("not compiled: only CUDA's own kernels are called")
