@@ -18,7 +18,7 @@ class Plan:
 
     tokens: padded to what the kernel is made for. slots: units of weights on their way, a warp.
     columns: blocks that share the rows; splits: blocks that share K. tiles: of 16 rows, of a block.
-    pairs: tiles of gate and of up stand in turns. adapters: the step has some.
+    pairs: tiles of gate and of up stand in turns.
     """
 
     name: str
@@ -29,16 +29,11 @@ class Plan:
     columns: int
     tiles: int
     pairs: bool
-    adapters: bool
 
     @property
     def sums(self) -> int:
         """Floats that the blocks leave for each other."""
         return self.columns * self.splits * self.tiles * TILE * self.tokens
-
-    def shares(self, tasks: int, width: int) -> int:
-        """Of K, that blocks take apart where adapters' `tasks` alone are too few for them."""
-        return max(1, min(self.splits * self.columns // max(tasks, 1), width // BLOCK // self.warps))
 
     def kernel(self) -> nvrtc.Kernel:
         return _mma_kernel(self) if self.name == "nf4_mma" else _wgmma_kernel(self)
@@ -51,13 +46,13 @@ def most_rows() -> int:
 
 
 @cache
-def plan_of(tokens: int, rows: int, width: int, pairs: bool, adapters: bool) -> Plan:
+def plan_of(tokens: int, rows: int, width: int, pairs: bool) -> Plan:
     """The fastest known way for this shape."""
     assert tokens <= most_rows()
-    return (_mma_plan if tokens <= 16 else _wgmma_plan)(tokens, rows, width, pairs, adapters)
+    return (_mma_plan if tokens <= 16 else _wgmma_plan)(tokens, rows, width, pairs)
 
 
-def _mma_plan(tokens: int, rows: int, width: int, pairs: bool, adapters: bool) -> Plan:
+def _mma_plan(tokens: int, rows: int, width: int, pairs: bool) -> Plan:
     """A block an SM. Blocks share K where they have few tiles; else each goes over all of K itself."""
     padded, groups, tiles = 8 if tokens <= 8 else 16, width // BLOCK, rows // TILE
     most = 16 if tokens <= 8 else 8
@@ -68,14 +63,14 @@ def _mma_plan(tokens: int, rows: int, width: int, pairs: bool, adapters: bool) -
         turns = tiles // 2 if pairs else tiles
         columns = min(num_processors() // splits, turns)
         owned = -(-turns // columns) * (tiles // turns)
-        plan = Plan("nf4_mma", padded, warps, 8, splits, columns, owned, pairs, adapters)
+        plan = Plan("nf4_mma", padded, warps, 8, splits, columns, owned, pairs)
         # Smaller cards have less shared memory.
         if most <= 6 or _mma_bytes(plan) <= nvrtc.most_shared_bytes():
             return plan
         most -= 2
 
 
-def _wgmma_plan(tokens: int, rows: int, width: int, pairs: bool, adapters: bool) -> Plan:
+def _wgmma_plan(tokens: int, rows: int, width: int, pairs: bool) -> Plan:
     """The rows of a block, and the blocks that share K, by which a processor looks up the fewest quads."""
     quads, padded = -(-width // (4 * BLOCK)), -(-tokens // 8) * 8
 
@@ -85,12 +80,7 @@ def _wgmma_plan(tokens: int, rows: int, width: int, pairs: bool, adapters: bool)
     ways = [(g, s) for g in (4, 3, 2) for s in range(1, 9) if columns(g) * s <= num_processors()]
     groups, splits = min(ways, key=lambda way: -(-quads // way[1]) * way[0], default=(4, 1))
     slots = 8 if padded <= 32 and splits == 1 else 4
-    return Plan("nf4_wgmma", padded, 4 * groups, slots, splits, columns(groups), 4 * groups, pairs, adapters)
-
-
-def _update_bytes(plan: Plan) -> int:
-    """Where the adapters of the tokens stand, and sums of their shrinking."""
-    return 3 * plan.tokens * 8 + plan.warps * 512
+    return Plan("nf4_wgmma", padded, 4 * groups, slots, splits, columns(groups), 4 * groups, pairs)
 
 
 @cache
@@ -104,7 +94,7 @@ def _ring_bytes(plan: Plan) -> int:
 
 def _mma_bytes(plan: Plan) -> int:
     partials, stage = 2 * plan.warps * 2 * plan.tokens * 20 * 4, plan.warps * plan.tokens * 256 * 2
-    return TABLE_BYTES + max(partials, stage) + _update_bytes(plan) + plan.tiles * plan.tokens * 16 * 4
+    return TABLE_BYTES + max(partials, stage) + 3 * plan.tokens * 8 + plan.tiles * plan.tokens * 16 * 4
 
 
 @cache
@@ -115,7 +105,6 @@ def _mma_kernel(plan: Plan) -> nvrtc.Kernel:
         "SLOTS": plan.slots,
         "SPLITS": plan.splits,
         "PAIRS": int(plan.pairs),
-        "ADAPTERS": int(plan.adapters),
     }
     return nvrtc.load("nf4_mma", macros, plan.warps * 32, _mma_bytes(plan), overlaps=True)
 
@@ -125,7 +114,7 @@ def _wgmma_kernel(plan: Plan) -> nvrtc.Kernel:
     groups = plan.warps // 4
     stages = plan.slots // 4 + 2
     x, sums = stages * 4 * plan.tokens * 128, plan.tokens * (groups * 64 + 4) * 4
-    shared = TABLE_BYTES + max(x + _ring_bytes(plan), sums) + _update_bytes(plan)
+    shared = TABLE_BYTES + max(x + _ring_bytes(plan), sums) + 3 * plan.tokens * 8
     macros = {
         "TOKENS": plan.tokens,
         "GROUPS": groups,
@@ -133,7 +122,6 @@ def _wgmma_kernel(plan: Plan) -> nvrtc.Kernel:
         "STAGES": stages,
         "SPLITS": plan.splits,
         "PAIRS": int(plan.pairs),
-        "ADAPTERS": int(plan.adapters),
     }
     prelude = _wgmma_source(plan.tokens)
     return nvrtc.load("nf4_wgmma", macros, groups * 128, shared, overlaps=True, prelude=prelude)
@@ -141,7 +129,7 @@ def _wgmma_kernel(plan: Plan) -> nvrtc.Kernel:
 
 @cache
 def dequantize_kernel(pairs: bool) -> nvrtc.Kernel:
-    return nvrtc.load("nf4_dequantize", {"PAIRS": int(pairs), "ADAPTERS": 0}, 256)
+    return nvrtc.load("nf4_dequantize", {"PAIRS": int(pairs)}, 256)
 
 
 def _wgmma_source(tokens: int) -> str:

@@ -1,5 +1,6 @@
 """NF4 weights laid out for the tensor cores, and the kernels that multiply by them (CUDA, bf16, sm_80 on)."""
 
+import ctypes
 import math
 from dataclasses import dataclass
 from typing import TypeGuard
@@ -10,14 +11,8 @@ from torch import Tensor
 
 from server.kernels.fused_cuda import silu_mul
 from server.kernels.lora import Update, updated
+from server.kernels.lora_shrink import UpdateArguments, shrink, update_arguments
 from server.kernels.nf4 import BLOCK, Nf4Weight
-from server.kernels.nf4_arguments import (
-    DequantizeArguments,
-    ExchangeArguments,
-    LinearArguments,
-    UpdateArguments,
-    WeightArguments,
-)
 from server.kernels.nf4_layout import TILE, in_turns, tile, tile_scales
 from server.kernels.nf4_plans import dequantize_kernel, most_rows, num_processors, plan_of
 from server.kernels.slot_update import SlotUpdate
@@ -43,7 +38,7 @@ class TiledNf4Weight:
     scales: Tensor
     gain: float
     shape: tuple[int, int]
-    # Zeros between launches: by these, blocks that wait for each other know that all have come.
+    # Zeros between launches: by these, blocks that split K know that all have come.
     counters: Tensor
     # Whether the linear is gate and up, whose tiles then stand in turns.
     pairs: bool = False
@@ -52,7 +47,7 @@ class TiledNf4Weight:
     def of(cls, weight: Nf4Weight, pairs: bool = False) -> "TiledNf4Weight":
         rows, width = weight.shape
         gain = 2.0 ** (math.frexp(float(weight.absmax.max()) or 1.0)[1] - 15)
-        counters = torch.zeros(2 * num_processors() + 2, dtype=torch.int32, device=weight.codes.device)
+        counters = torch.zeros(2 * num_processors(), dtype=torch.int32, device=weight.codes.device)
         codes, scales = tile(weight.codes), tile_scales(weight.absmax / gain)
         if pairs:
             codes, scales = in_turns(codes), in_turns(scales)
@@ -94,7 +89,7 @@ class TiledNf4Weight:
         """[out, in] bf16."""
         out = torch.empty(self.shape, dtype=torch.bfloat16, device=self.codes.device)
         rows, width = self.shape
-        arguments = DequantizeArguments(out.data_ptr(), self._arguments(None), rows, width)
+        arguments = _DequantizeArguments(out.data_ptr(), self._arguments(None), rows, width)
         blocks = min(rows // TILE * (width // BLOCK) // 8 + 1, 8 * num_processors())
         dequantize_kernel(self.pairs).launch((blocks, 1, 1), arguments)
         return out.to(dtype)
@@ -103,35 +98,70 @@ class TiledNf4Weight:
         self, y: Tensor, x: Tensor, bias: Tensor | None, update: SlotUpdate | None, gated: bool = False
     ) -> None:
         tokens, (rows, width) = x.shape[0], self.shape
-        plan = plan_of(tokens, rows, width, self.pairs, update is not None)
+        t = None if update is None else shrink(x, update)
+        plan = plan_of(tokens, rows, width, self.pairs)
         sums = x.new_empty(plan.sums, dtype=torch.float32) if plan.splits > 1 else None
-        t = None
-        if update is not None:
-            shares = plan.shares(update.batch.tiles.shape[0] * len(update.parts), width)
-            shape = (shares, tokens, len(update.parts), -(-update.memory.max_rank // 8) * 8)
-            t = torch.empty(shape, dtype=torch.float32, device=x.device)
-        arguments = LinearArguments(
+        # After the shrink kernel x has long been written: only what it wrote must be waited for.
+        arguments = _LinearArguments(
             self._arguments(bias),
             x.data_ptr(),
             y.data_ptr(),
-            UpdateArguments.of(update, t, self.counters[-2:]),
+            update_arguments(update, t),
             self._exchange(sums),
             tokens,
             rows,
             width,
+            t is not None,
             gated,
         )
         plan.kernel().launch((plan.splits, plan.columns, 1), arguments)
 
-    def _exchange(self, sums: Tensor | None) -> "ExchangeArguments":
+    def _exchange(self, sums: Tensor | None) -> "_ExchangeArguments":
         if sums is None:
-            return ExchangeArguments()
-        return ExchangeArguments(sums.data_ptr(), self.counters.data_ptr())
+            return _ExchangeArguments()
+        return _ExchangeArguments(sums.data_ptr(), self.counters.data_ptr())
 
-    def _arguments(self, bias: Tensor | None) -> "WeightArguments":
-        return WeightArguments(
+    def _arguments(self, bias: Tensor | None) -> "_WeightArguments":
+        return _WeightArguments(
             self.codes.data_ptr(),
             self.scales.data_ptr(),
             None if bias is None else bias.data_ptr(),
             self.gain,
         )
+
+
+class _WeightArguments(ctypes.Structure):
+    _fields_ = [
+        ("codes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("gain", ctypes.c_float),
+    ]
+
+
+class _ExchangeArguments(ctypes.Structure):
+    _fields_ = [("sums", ctypes.c_void_p), ("counters", ctypes.c_void_p)]
+
+
+class _LinearArguments(ctypes.Structure):
+    _fields_ = [
+        ("weights", _WeightArguments),
+        ("x", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("update", UpdateArguments),
+        ("exchange", _ExchangeArguments),
+        ("tokens", ctypes.c_int),
+        ("rows", ctypes.c_int),
+        ("width", ctypes.c_int),
+        ("x_is_ready", ctypes.c_int),
+        ("gated", ctypes.c_int),
+    ]
+
+
+class _DequantizeArguments(ctypes.Structure):
+    _fields_ = [
+        ("out", ctypes.c_void_p),
+        ("weights", _WeightArguments),
+        ("rows", ctypes.c_int),
+        ("width", ctypes.c_int),
+    ]

@@ -46,11 +46,6 @@ DEVICE void load_half_if(uint2& v, const void* p, int ok) {
   asm volatile("{.reg .pred p; setp.ne.b32 p,%3,0; @p ld.global.nc.v2.u32 {%0,%1},[%2];}"
                : "+r"(v.x), "+r"(v.y) : "l"(p), "r"(ok));
 }
-// 16 bytes that other blocks wrote: past the first-level cache.
-DEVICE void load_fresh_if(float4& v, const void* p, int ok) {
-  asm volatile("{.reg .pred p; setp.ne.b32 p,%5,0; @p ld.global.cg.v4.f32 {%0,%1,%2,%3},[%4];}"
-               : "+f"(v.x), "+f"(v.y), "+f"(v.z), "+f"(v.w) : "l"(p), "r"(ok) : "memory");
-}
 // What is read once need not push anything else out of L2.
 DEVICE u64 evict_first() {
   u64 policy;
@@ -120,25 +115,22 @@ struct Exchange {
   float* sums;    // [columns, splits, sums of a block]
   u32* counters;  // [columns, 2], zero before and after every launch: blocks that came, blocks that left
 };
-// What the block has written may be read by those that wait for it.
-DEVICE void arrive(u32* came) {
+// Returns when all blocks of the column have come: they fit on the device together, so none waits in vain.
+DEVICE void meet(u32* came, u32 splits) {
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) atomicAdd(came, 1);
-}
-// Returns when so many blocks have come: they fit on the device together, so none waits in vain.
-DEVICE void wait_for_all(const u32* came, u32 blocks) {
   if (threadIdx.x == 0) {
+    atomicAdd(came, 1);
     u32 seen;
     do asm volatile("ld.acquire.gpu.global.u32 %0,[%1];" : "=r"(seen) : "l"(came) : "memory");
-    while (seen < blocks);
+    while (seen < splits);
   }
   __syncthreads();
 }
-// The last block to leave makes the counters ready for the next launch.
-DEVICE void leave(u32* counters, u32 blocks) {
+// The last block to leave a column makes it ready for the next launch.
+DEVICE void leave(u32* counters, u32 splits) {
   __syncthreads();
-  if (threadIdx.x == 0 && atomicAdd(counters + 1, 1) == blocks - 1) counters[0] = counters[1] = 0;
+  if (threadIdx.x == 0 && atomicAdd(counters + 1, 1) == splits - 1) counters[0] = counters[1] = 0;
 }
 // Sums that other blocks wrote: past the first-level cache.
 DEVICE float2 load_sums(const float* p) {
@@ -194,20 +186,15 @@ DEVICE int natural_row(int row, int N) {
   return PAIRS ? (row >> 4 & 1) * (N >> 1) + (row >> 5) * 16 + (row & 15) : row;
 }
 
-// Whether the step has adapters, ADAPTERS, is compiled in: a step without them pays nothing.
-//
 // What the adapters add to one linear: its parts (q, k, v or gate, up) begin at rows 0, second and third.
 struct Update {
-  float* t;            // [shares, tokens, parts, stride] x A^T over each share of K
+  const float* t;      // [tokens, parts, stride] x A^T, from the shrink kernel
   const int4* places;  // of this layer's first part for token 0: (a_at, b_at, rank) in units of 8 elements; or null
   const u16* weights;
-  const int* tiles;    // [num_tiles, 3]: slot, first token, count of up to 8 tokens of one adapter; count 0 is none
-  u32* counters;       // blocks whose share of t is there, blocks that have left
   int token_stride;    // places from one token to the next
   int stride;          // floats from one part of t to the next
   int parts;
   int second, third;
-  int num_tiles, shares;
 };
 DEVICE int column_of(const Update& u, int part) { return part == 0 ? 0 : part == 1 ? u.second : u.third; }
 DEVICE int part_of(const Update& u, int row) {
@@ -229,80 +216,11 @@ DEVICE void gather_pairs(int2* pairs, const Update& u, int tokens, int thread, i
     pairs[part * tokens + token] = make_int2(place.y, (place.z + 7) & ~7);
   }
 }
-// Sixteen of the 64 columns of a group, for this lane's row; rows that are not there are zeros.
-struct Strip {
-  uint4 v[2];
-  DEVICE void load(const uint4* p, int ok) {
-    v[0] = v[1] = make_uint4(0, 0, 0, 0);
-    load_if(v[0], p, ok);
-    load_if(v[1], p + 1, ok);
-  }
-};
-// t = x A^T, cut into tasks of a tile, a part and a share of K that the blocks take in turns; a block's warps split a
-// task's columns. begin() is called once, before x is read: A need not wait for the kernel before.
-template <int NUM_WARPS, int AHEAD, class Begin>
-DEVICE void shrink(const Update& u, const u16* x, int tokens, int K, float* scratch, u32 block, u32 blocks, int thread,
-                   const Begin& begin) {
-  const int lane = thread & 31, warp = thread >> 5, g = lane >> 2, q4 = lane & 3, groups = K >> 6;
-  bool has_begun = false;
-  for (u32 task = block; task < (u32)(u.num_tiles * u.parts * u.shares); task += blocks) {
-    const int share = task % u.shares, part = task / u.shares % u.parts, tile = task / (u.shares * u.parts);
-    const int first = u.tiles[tile * 3 + 1], count = u.tiles[tile * 3 + 2];
-    if (count == 0) continue;
-    const int4 place = __ldg(u.places + (size_t)first * u.token_stride + part);
-    const int rank = place.z, from = groups * share / u.shares, end = groups * (share + 1) / u.shares;
-    for (int r0 = 0; r0 < rank; r0 += 16) {
-      const uint4* a = (const uint4*)u.weights + (u32)place.x + (size_t)(r0 + g) * (K >> 3) + q4 * 2;
-      const uint4* row = (const uint4*)(x + (size_t)(first + g) * K) + q4 * 2;
-      float c[4] = {0.f, 0.f, 0.f, 0.f}, d[4] = {0.f, 0.f, 0.f, 0.f};
-      // Every warp takes every turn, with columns or without.
-      for (int group = from + warp; group - warp < end; group += NUM_WARPS * AHEAD) {
-        Strip top[AHEAD], bottom[AHEAD], token[AHEAD];
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-          const int k = group + i * NUM_WARPS;
-          top[i].load(a + k * 8, k < end && r0 + g < rank);
-          bottom[i].load(a + (size_t)K + k * 8, k < end && r0 + g + 8 < rank);
-        }
-        if (!has_begun) begin();
-        has_begun = true;
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) token[i].load(row + (group + i * NUM_WARPS) * 8, group + i * NUM_WARPS < end && g < count);
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-          const u32 *upper = (const u32*)top[i].v, *lower = (const u32*)bottom[i].v, *b = (const u32*)token[i].v;
-#pragma unroll
-          for (int q = 0; q < 4; q++) {
-            const u32 fragment[4] = {upper[2 * q], lower[2 * q], upper[2 * q + 1], lower[2 * q + 1]};
-            mma(q & 1 ? d : c, fragment, b[2 * q], b[2 * q + 1]);
-          }
-        }
-      }
-      // c: rows g, g + 8 of tokens 2 q4, 2 q4 + 1 -> [16 ranks][8 tokens]
-      float* mine = scratch + warp * 128;
-      mine[g * 8 + 2 * q4] = c[0] + d[0], mine[g * 8 + 2 * q4 + 1] = c[1] + d[1];
-      mine[(g + 8) * 8 + 2 * q4] = c[2] + d[2], mine[(g + 8) * 8 + 2 * q4 + 1] = c[3] + d[3];
-      __syncthreads();
-      if (thread < 128) {
-        float v = 0.f;
-#pragma unroll
-        for (int w = 0; w < NUM_WARPS; w++) v += scratch[w * 128 + thread];
-        // Ranks are padded to whole eights, with the zeros that their rows are.
-        const int r = r0 + (thread >> 3), m = thread & 7;
-        if (m < count && r < ((rank + 7) & ~7))
-          u.t[(((size_t)share * tokens + first + m) * u.parts + part) * u.stride + r] = v;
-      }
-      __syncthreads();
-    }
-  }
-  if (!has_begun) begin();
-  arrive(u.counters);
-}
 // What sixteen ranks of eight tokens' adapters add to 16 rows: each token's B as a fragment of 16 rows and 16 ranks,
 // and its t. Lane 4 g + t has ranks 4 t to 4 t + 3 of rows g and g + 8, and of token g.
 struct Expansion {
   uint2 top[8], bottom[8];
-  float4 t;
+  uint4 t;
 
   // For tokens from m on, rows from `row` on, ranks from j on.
   DEVICE void load(const Update& u, const int2* pairs, int tokens, int m, int row, int j, int lane) {
@@ -317,20 +235,14 @@ struct Expansion {
       load_half_if(bottom[i], b + 8 * pair.y, ok);
     }
     const int token = min(m + (lane >> 2), tokens - 1);
-    const int ok = m + (lane >> 2) < tokens && r < pairs[part * tokens + token].y;
+    t = make_uint4(0, 0, 0, 0);
     const float* from = u.t + ((size_t)token * u.parts + part) * u.stride + r;
-    const size_t share = (size_t)tokens * u.parts * u.stride;
-    t = make_float4(0.f, 0.f, 0.f, 0.f);
-#pragma unroll 4
-    for (int s = 0; s < u.shares; s++) {
-      float4 more = make_float4(0.f, 0.f, 0.f, 0.f);
-      load_fresh_if(more, from + s * share, ok);
-      t.x += more.x, t.y += more.y, t.z += more.z, t.w += more.w;
-    }
+    load_if(t, (const uint4*)from, m + (lane >> 2) < tokens && r < pairs[part * tokens + token].y);
   }
   // c[16 rows, 8 tokens] += it, in units of 1 / scale: of the tokens' t only its own column is not zero.
   DEVICE void add(float* c, float scale, int lane) const {
-    const u32 b0 = pack_bf16(t.x * scale, t.y * scale), b1 = pack_bf16(t.z * scale, t.w * scale);
+    const u32 b0 = pack_bf16(__uint_as_float(t.x) * scale, __uint_as_float(t.y) * scale);
+    const u32 b1 = pack_bf16(__uint_as_float(t.z) * scale, __uint_as_float(t.w) * scale);
     const int own = lane >> 2;
 #pragma unroll
     for (int i = 0; i < 8; i++) {

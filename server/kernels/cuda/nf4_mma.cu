@@ -5,46 +5,44 @@
 // sums meet in shared memory. Where x does not fit the registers, K is cut into slices; SPLITS blocks share the
 // rows and take a slice each in turn.
 //
-// Compiled with: TOKENS 8 or 16, WARPS, SLOTS (loads in flight a lane, 4 or 8), SPLITS, PAIRS, ADAPTERS,
-// TABLE_AT, TABLE_BASE.
+// Compiled with: TOKENS 8 or 16, WARPS, SLOTS (loads in flight a lane, 4 or 8), SPLITS, PAIRS, TABLE_AT,
+// TABLE_BASE.
 constexpr int UNITS = 4, TILES = 2;  // groups of 64 columns a warp owns; tiles summed at once
 constexpr int THREADS = WARPS * 32, COLUMNS = TOKENS / 8, TILE_FLOATS = TOKENS * 20, SPAN = UNITS * 64;
 constexpr int SUMS = 2 * WARPS * TILES * TILE_FLOATS * 4, STAGE = WARPS * TOKENS * SPAN * 2;
 
-// The warp's x [TOKENS, 256] from k0 on -> shared memory, 16 bytes a lane; what is not there is zeros.
-DEVICE void request_x(u32 stage, const u16* x, int tokens, int k0, int K, int lane) {
+// Eight tokens of the warp's x [TOKENS, 256] from k0 on, 16 bytes a lane.
+DEVICE void request_x(uint4* rows, const u16* x, int m0, int tokens, int k0, int K, int lane) {
 #pragma unroll
-  for (int m = 0; m < TOKENS; m++) {
-    const int ok = m < tokens && k0 + lane * 8 < K;
-    copy_async(stage + (m * 32 + (lane ^ (m & 7))) * 16, ok ? (const uint4*)(x + (size_t)m * K + k0) + lane : (const uint4*)x, ok);
+  for (int m = 0; m < 8; m++) {
+    rows[m] = make_uint4(0, 0, 0, 0);
+    load_if(rows[m], (const uint4*)(x + (size_t)(m0 + m) * K + k0) + lane, m0 + m < tokens && k0 + lane * 8 < K);
   }
-  commit_copies();
 }
-// From there to B fragments in registers.
-DEVICE void keep_x(u32* b, u32 stage, int lane) {
-  wait_copies<0>();
+// Through shared memory to B fragments in registers.
+DEVICE void keep_x(u32* b, const uint4* rows, u32 stage, int n, int lane) {
+#pragma unroll
+  for (int m = 0; m < 8; m++) store_shared(stage + (m * 32 + (lane ^ m)) * 16, rows[m]);
   __syncwarp();
 #pragma unroll
-  for (int n = 0; n < COLUMNS; n++)
+  for (int u = 0; u < UNITS; u++)
 #pragma unroll
-    for (int u = 0; u < UNITS; u++)
-#pragma unroll
-      for (int h = 0; h < 2; h++) {
-        const int m = n * 8 + (lane & 7), c = u * 8 + h * 4 + (lane >> 3);
-        ldmatrix4(b + ((u * COLUMNS + n) * 2 + h) * 4, stage + (m * 32 + (c ^ (m & 7))) * 16);
-      }
+    for (int h = 0; h < 2; h++) {
+      const int m = lane & 7, c = u * 8 + h * 4 + (lane >> 3);
+      ldmatrix4(b + ((u * COLUMNS + n) * 2 + h) * 4, stage + (m * 32 + (c ^ m)) * 16);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int gated) {
+nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int x_is_ready,
+        int gated) {
   extern __shared__ __align__(1024) char shared[];
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, g = lane >> 2, t = lane & 3;
   const u32 column = table_column(shared, lane);
   char* stage = shared + TABLE_BYTES;
   float* partials = (float*)stage;
   int2* pairs = (int2*)(stage + (SUMS > STAGE ? SUMS : STAGE));
-  float* scratch = (float*)(pairs + 3 * TOKENS);
-  float* sums = scratch + WARPS * 128;
+  float* sums = (float*)(pairs + 3 * TOKENS);
 
   const int groups = K >> 6, quads = (groups + 3) >> 2;
   const u32 num_tiles = N >> 4;
@@ -52,7 +50,7 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
   const int first = (turns * blockIdx.y / gridDim.y) << PAIRS;
   const int tiles = ((turns * (blockIdx.y + 1) / gridDim.y) << PAIRS) - first;
   const int slices = (groups + SPLITS * WARPS * UNITS - 1) / (SPLITS * WARPS * UNITS);
-  const bool at_once = SPLITS == 1 && slices == 1 && !ADAPTERS;
+  const bool at_once = SPLITS == 1 && slices == 1 && !update.places;
   for (int slice = 0; slice < slices; slice++) {
     const int u0 = ((slice * SPLITS + blockIdx.x) * WARPS + warp) * UNITS;
     const uint4* codes = w.codes + ((size_t)first * groups + u0) * 32 + lane;
@@ -63,35 +61,33 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
       load_weights(ring[slot], codes + (u32)((tile * groups + u) * 32), tile < tiles && u0 + u < groups);
       if (u == UNITS - 1) load_weights(scale[slot / UNITS], scales + (u32)(tile * quads * 8), tile < tiles && u0 < groups);
     };
-    auto fetch_slots = [&](int from, int to) {
 #pragma unroll
-      for (int i = from; i < to; i++) {
-        ring[i] = make_uint4(0, 0, 0, 0);
-        if (i % UNITS == 0) scale[i / UNITS] = make_uint4(0, 0, 0, 0);
-      }
+    for (int i = 0; i < SLOTS; i++) ring[i] = make_uint4(0, 0, 0, 0);
 #pragma unroll
-      for (int i = from; i < to; i++) fetch(i, i / UNITS, i % UNITS);
-    };
-    fetch_slots(0, UNITS);
-    const u32 mine = smem_address(stage) + warp * TOKENS * SPAN * 2;
-    auto begin = [&]() {
-      if (slice == 0) wait_for_predecessor(), release_successor();
-      request_x(mine, x, tokens, u0 * 64, K, lane);
-    };
-    if (slice == 0) fill_table(shared, thread, THREADS);
-    if (ADAPTERS && slice == 0) {
-      gather_pairs(pairs, update, tokens, thread, THREADS);
-      shrink<WARPS, TOKENS == 8 ? 1 : 2>(update, x, tokens, K, scratch, blockIdx.y * SPLITS + blockIdx.x,
-                                         gridDim.y * SPLITS, thread, begin);
-      prefetch_rows(update, pairs, tokens, 0, tokens, first * 16, tiles * 16, thread, THREADS);
-    } else {
-      begin();
+    for (int i = 0; i < SLOTS / UNITS; i++) scale[i] = make_uint4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < UNITS; i++) fetch(i, 0, i);
+    if (slice == 0) {
+      fill_table(shared, thread, THREADS);
+      if (update.places) gather_pairs(pairs, update, tokens, thread, THREADS);
+      if (!x_is_ready) wait_for_predecessor();
+      release_successor();
     }
-    // The rest of the ring comes after x, which would wait behind it in the memory's queues.
-    fetch_slots(UNITS, SLOTS);
     u32 b[UNITS * COLUMNS * 8];
-    keep_x(b, mine, lane);
+    const u32 mine = smem_address(stage) + warp * TOKENS * SPAN * 2;
+    uint4 rows[8];
+    request_x(rows, x, 0, tokens, u0 * 64, K, lane);
+    // The rest of the ring comes after x, which would wait behind it in the memory's queues.
+#pragma unroll
+    for (int i = UNITS; i < SLOTS; i++) fetch(i, i / UNITS, i % UNITS);
+    keep_x(b, rows, mine, 0, lane);
+    if (COLUMNS == 2) {
+      request_x(rows, x, 8, tokens, u0 * 64, K, lane);
+      keep_x(b, rows, mine + 8 * SPAN * 2, COLUMNS - 1, lane);
+    }
     __syncthreads();
+    if (slice == 0 && update.places)
+      prefetch_rows(update, pairs, tokens, 0, tokens, first * 16, tiles * 16, thread, THREADS);
 
     int parity = 0;
     for (int base = 0; base < tiles; base += TILES) {
@@ -154,8 +150,8 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
     __syncthreads();
   }
   if (at_once) return;
-  if (ADAPTERS) {
-    wait_for_all(update.counters, gridDim.y * SPLITS);
+  if (x_is_ready) wait_for_predecessor();
+  if (update.places) {
     // Blocks that share rows add the updates of every SPLITS-th tile; while one is added, the next comes.
     const float scale = 1.f / w.gain;
     const int step = WARPS * SPLITS;
@@ -181,7 +177,7 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
   if (SPLITS > 1) {
     for (int o = thread; o < tiles * TOKENS * 8; o += THREADS)
       *(float2*)(column_sums + blockIdx.x * floats + o * 2) = *(float2*)(sums + o * 2);
-    arrive(counters), wait_for_all(counters, SPLITS);
+    meet(counters, SPLITS);
   }
   for (int o = thread + blockIdx.x * THREADS; o < tiles * TOKENS * 8; o += THREADS * SPLITS) {
     const int tile = o / (TOKENS * 8), m = (o >> 3) % TOKENS;
@@ -200,5 +196,4 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
     finish_rows(y, sums_of, w, m, (first + tile) * 16 + (o & 7) * 2, N, gated);
   }
   if (SPLITS > 1) leave(counters, SPLITS);
-  if (ADAPTERS) leave(update.counters, gridDim.y * SPLITS);
 }

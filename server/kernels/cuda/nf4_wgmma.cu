@@ -5,8 +5,7 @@
 // tensor cores read the other. SPLITS blocks share K.
 //
 // Compiled with: TOKENS (multiple of 8), GROUPS (warpgroups), SLOTS (units on their way, a warp),
-// STAGES (of x; SLOTS <= 4 (STAGES - 2), so that x is waited for with the weights), SPLITS, PAIRS, ADAPTERS, TABLE_AT,
-// TABLE_BASE;
+// STAGES (of x; SLOTS <= 4 (STAGES - 2), so that x is waited for with the weights), SPLITS, PAIRS, TABLE_AT, TABLE_BASE;
 // `wgmma(acc, a, descriptor)` for that many tokens is put in front of this file.
 constexpr int THREADS = GROUPS * 128, ROWS = GROUPS * 64;
 constexpr int BLOCK_BYTES = TOKENS * 128, STAGE_BYTES = 4 * BLOCK_BYTES;  // 64 columns of x; a stage has four
@@ -43,14 +42,14 @@ DEVICE void load_stage(u32 stage, const u16* x, int tokens, int group, int end, 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int gated) {
+nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int x_is_ready,
+          int gated) {
   extern __shared__ __align__(1024) char shared[];
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, g = lane >> 2, t = lane & 3;
   const u32 column = table_column(shared, lane);
   char* stages = shared + TABLE_BYTES;
   char* rings = stages + STAGES * STAGE_BYTES;
   int2* pairs = (int2*)(rings + GROUPS * 4 * Ring<SLOTS>::BYTES);
-  float* scratch = (float*)(pairs + 3 * TOKENS);
   Ring<SLOTS> ring(rings + warp * Ring<SLOTS>::BYTES, lane);
   const u32 stages_at = smem_address(stages);
   // Blocks split K in whole quads, so that four groups share one load of scales.
@@ -64,20 +63,13 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
 #pragma unroll
   for (int i = 0; i < SLOTS; i++) ring.fetch(i, codes + i * 32, scales + (i >> 2) * 8, in_range && i < count, lane);
   fill_table(shared, thread, THREADS);
-  auto begin_x = [&]() {
-    wait_for_predecessor();
-    release_successor();
+  if (!x_is_ready) wait_for_predecessor();
+  release_successor();
 #pragma unroll
-    for (int c = 0; c < STAGES - 2; c++)
-      if (c * 4 < rounded) load_stage(stages_at + c * STAGE_BYTES, x, tokens, begin + c * 4, end, K, thread);
-    commit_copies();
-  };
-  if (ADAPTERS) {
-    gather_pairs(pairs, update, tokens, thread, THREADS);
-    shrink<GROUPS * 4, 4>(update, x, tokens, K, scratch, blockIdx.y * SPLITS + rank, gridDim.y * SPLITS, thread, begin_x);
-  } else {
-    begin_x();
-  }
+  for (int c = 0; c < STAGES - 2; c++)
+    if (c * 4 < rounded) load_stage(stages_at + c * STAGE_BYTES, x, tokens, begin + c * 4, end, K, thread);
+  commit_copies();
+  if (update.places) gather_pairs(pairs, update, tokens, thread, THREADS);
 
   float acc[TOKENS / 2];
 #pragma unroll
@@ -98,7 +90,7 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
         if (next < rounded)
           load_stage(stages_at + (chunk + STAGES - 2) % STAGES * STAGE_BYTES, x, tokens, begin + next, end, K, thread);
         four = ring.take_scales(j);
-        if (ADAPTERS) {
+        if (update.places) {
           const int chunks = (rounded + 3) >> 2;
           prefetch_rows(update, pairs, tokens, tokens * chunk / chunks, tokens * (chunk + 1) / chunks,
                         blockIdx.y * ROWS, ROWS, thread, THREADS);
@@ -132,8 +124,8 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
     float* out = sums_at(n);
     out[0] = acc[4 * n], out[PITCH] = acc[4 * n + 1], out[8] = acc[4 * n + 2], out[PITCH + 8] = acc[4 * n + 3];
   }
-  if (ADAPTERS) wait_for_all(update.counters, gridDim.y * SPLITS);
-  if (ADAPTERS && in_range) {
+  if (x_is_ready) wait_for_predecessor();
+  if (update.places && in_range) {
     // Blocks that share rows add the updates of every SPLITS-th eight tokens; while some are added, the next come.
     // The last first: of more rows than L2 holds, those that were sent for last are still there.
     const float scale = 1.f / w.gain;
@@ -156,7 +148,7 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
   if (SPLITS > 1) {
     for (int o = thread; o < tokens * (ROWS / 2); o += THREADS)
       *(float2*)(column_sums + rank * FLOATS + o * 2) = *(float2*)(sums + o / (ROWS / 2) * PITCH + o % (ROWS / 2) * 2);
-    arrive(counters), wait_for_all(counters, SPLITS);
+    meet(counters, SPLITS);
   }
   for (int o = thread + rank * THREADS; o < tokens * (ROWS / 2); o += SPLITS * THREADS) {
     const int m = o / (ROWS / 2), first = blockIdx.y * ROWS, row = first + o % (ROWS / 2) * 2;
@@ -174,5 +166,4 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
     finish_rows(y, sums_of, w, m, row, N, gated);
   }
   if (SPLITS > 1) leave(counters, SPLITS);
-  if (ADAPTERS) leave(update.counters, gridDim.y * SPLITS);
 }
