@@ -156,12 +156,12 @@ class Bench:
         """With plain torch over the same weights, and with what float32 makes of them."""
         batch = min(32, max(self.batches))
         prompts, asked = self._prompts(batch), digests("all", batch)
-        fast = self._engine.tokens(prompts, asked, SHORT, logprobs=8)
+        fast = self._engine.tokens(prompts, asked, SHORT, logprobs=64)
         greedy = self._engine.tokens(prompts, asked, SHORT)
         if [[t.token for t in answer] for answer in fast] != [[t.token for t in answer] for answer in greedy]:
             raise SystemExit("asking for log probabilities changes the answers")
         slow, exact = (
-            self._make(twin, EngineConfig(**options)).tokens(prompts, asked, SHORT, logprobs=8)
+            self._make(twin, EngineConfig(**options)).tokens(prompts, asked, SHORT, logprobs=64)
             for twin, options in ((self._twin, self._twin_options()), (self._exact(), self._exact_options()))
         )
         return compare(fast, slow, exact)

@@ -67,9 +67,9 @@ def assert_agree(house: Any, family: str, counts: Sequence[int], fast: Driven, *
     """The kernels' answers with torch's under `options`, both held against float32."""
     assert type(fast.engine._runner).__name__ == "PagedRunner"
     digests, plain = house[family][2], {**options, "kernels": "torch", "overlap": "off"}
-    ours = said(fast, digests, counts, logprobs=5)
-    theirs = said(engine(house, family, **plain), digests, counts, logprobs=5)
-    exact = said(engine(house, family, **plain, dtype="float32"), digests, counts, logprobs=5)
+    ours = said(fast, digests, counts, logprobs=VOCAB)
+    theirs = said(engine(house, family, **plain), digests, counts, logprobs=VOCAB)
+    exact = said(engine(house, family, **plain, dtype="float32"), digests, counts, logprobs=VOCAB)
     agreement = compare(ours, theirs, exact)
     assert agreement.is_explained, agreement
 
@@ -110,14 +110,15 @@ def test_more_sequences_than_a_graph_holds(house: Any) -> None:
     assert_agree(house, "llama", (100,), engine(house, "llama", max_running=100), max_running=100)
 
 
-def test_a_long_context_is_shared_by_blocks(house: Any) -> None:
-    prompt = torch.randint(3, VOCAB, (1900,), generator=torch.Generator().manual_seed(1)).tolist()
+def test_long_contexts_are_shared_by_blocks(house: Any) -> None:
+    generator = torch.Generator().manual_seed(1)
+    prompts = torch.randint(3, VOCAB, (12, 1900), generator=generator).tolist()
     answers = []
     for options in ({}, {"kernels": "torch"}, {"kernels": "torch", "dtype": "float32"}):
-        driven = engine(house, "llama", **options)
-        asked = driven.submit(prompt, house["llama"][2][2], max_new_tokens=40, logprobs=5)
+        driven, digests = engine(house, "llama", **options), house["llama"][2]
+        asked = [driven.submit(prompt, digests[2], max_new_tokens=20, logprobs=VOCAB) for prompt in prompts]
         driven.drain()
-        answers.append([driven.tokens[asked]])
+        answers.append([driven.tokens[each] for each in asked])
     agreement = compare(*answers)
     assert agreement.is_explained, agreement
 
