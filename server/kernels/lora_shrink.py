@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from server.kernels import nvrtc
+from server.kernels.nf4_plans import num_processors
 from server.kernels.slot_update import SlotUpdate
-
-THREADS = 256
 
 
 def shrink(x: Tensor, update: SlotUpdate) -> Tensor:
@@ -34,8 +33,14 @@ def shrink(x: Tensor, update: SlotUpdate) -> Tensor:
         batch.tiles.data_ptr(),
         x.shape[1],
     )
-    _kernel(cluster, memory.max_rank).launch((cluster, parts, tiles), arguments)
+    warps = _warps(x.shape[1] // 64, cluster, cluster * tiles * parts)
+    _kernel(cluster, warps, memory.max_rank).launch((cluster, parts, tiles), arguments)
     return t
+
+
+def _warps(groups: int, cluster: int, blocks: int) -> int:
+    """Of a block: more where blocks are few and each has much to read."""
+    return 16 if groups >= 128 * cluster // 2 and blocks <= num_processors() else 8
 
 
 def _cluster(groups: int, tasks: int) -> int:
@@ -47,9 +52,9 @@ def _cluster(groups: int, tasks: int) -> int:
 
 
 @cache
-def _kernel(cluster: int, max_rank: int) -> nvrtc.Kernel:
-    macros = {"CLUSTER": cluster, "MAX_RANK": max_rank}
-    return nvrtc.load("lora_shrink", macros, THREADS, cluster=cluster, overlaps=True)
+def _kernel(cluster: int, warps: int, max_rank: int) -> nvrtc.Kernel:
+    macros = {"CLUSTER": cluster, "WARPS": warps, "MAX_RANK": max_rank}
+    return nvrtc.load("lora_shrink", macros, 32 * warps, cluster=cluster, overlaps=True)
 
 
 def _first_place(update: SlotUpdate) -> int:

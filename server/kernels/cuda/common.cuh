@@ -268,23 +268,19 @@ DEVICE void expand_tile(float* c, Expansion& e, const Update& u, const int2* pai
     e.add(c, scale, lane);
   }
 }
-// Brings rows [first, first + rows) of tokens' [from, to) B to L2, while the weights stream.
-DEVICE void prefetch_rows(const Update& u, const int2* pairs, int tokens, int from, int to, int first, int rows,
-                          int thread, int num_threads) {
-  const int count = to - from;
-  for (int i = thread >> 3; i < count * u.parts; i += num_threads >> 3) {
-    const int part = i >= 2 * count ? 2 : i >= count, token = from + i - part * count;
-    int begin = first >> 1, end = (first + rows) >> 1;
-    if (!PAIRS) {
-      begin = max(first - column_of(u, part), 0), end = first + rows - column_of(u, part);
-      if (part + 1 < u.parts) end = min(end, column_of(u, part + 1) - column_of(u, part));
-    }
-    const int2 pair = pairs[part * tokens + token];
-    const int row = pair.y * 2;
-    if (row == 0) continue;
-    const char* b = (const char*)((const uint4*)u.weights + (u32)pair.x) + (size_t)row * begin;
-    for (int o = (thread & 7) * 128; o < row * (end - begin); o += 8 * 128) prefetch_l2(b + o);
+// Brings rows [first, first + rows) of one token's B of one part to L2, while the weights stream; by eight threads.
+DEVICE void prefetch_rows(const Update& u, const int2* pairs, int tokens, int token, int part, int first, int rows,
+                          int thread) {
+  int begin = first >> 1, end = (first + rows) >> 1;
+  if (!PAIRS) {
+    begin = max(first - column_of(u, part), 0), end = first + rows - column_of(u, part);
+    if (part + 1 < u.parts) end = min(end, column_of(u, part + 1) - column_of(u, part));
   }
+  const int2 pair = pairs[part * tokens + token];
+  const int row = pair.y * 2;
+  if (row == 0) return;
+  const char* b = (const char*)((const uint4*)u.weights + (u32)pair.x) + (size_t)row * begin;
+  for (int o = (thread & 7) * 128; o < row * (end - begin); o += 8 * 128) prefetch_l2(b + o);
 }
 struct Weights {
   const uint4* codes;   // [N / 16][K / 64][32 lanes]

@@ -1,8 +1,8 @@
 // t[token, part, r] = x[token] A_part[r]^T for tiles of up to 8 tokens of one adapter: the first half of a
 // low-rank update, for all linears that share x. One cluster a (tile, part): its blocks and their warps split K.
 //
-// Compiled with: CLUSTER (blocks that split K), MAX_RANK.
-constexpr int WARPS = 8, THREADS = WARPS * 32, AHEAD = 4;
+// Compiled with: CLUSTER (blocks that split K), WARPS (8 or 16), MAX_RANK.
+constexpr int THREADS = WARPS * 32, AHEAD = 4;
 
 struct Adapters {
   const u16* weights;
@@ -11,14 +11,15 @@ struct Adapters {
   int stride;          // floats from one part of t to the next
 };
 
-// Sixteen of the 64 columns of a group, for this lane's row; rows that are not there are zeros.
+// Sixteen of the 64 columns of a group, for this lane's row: eight of either half, so that the four lanes of a row
+// read whole sectors. Rows that are not there are zeros.
 struct Strip { uint4 v[2]; };
 DEVICE void load_strip(Strip& s, const uint4* p, int ok) {
   load_if(s.v[0], p, ok);
-  load_if(s.v[1], p + 1, ok);
+  load_if(s.v[1], p + 4, ok);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 16 / WARPS)
 lora_shrink(float* t, const u16* x, Adapters adapters, const int* tiles, int K) {
   __shared__ float partials[WARPS][128];
   __shared__ float sums[((MAX_RANK + 15) / 16) * 128];
@@ -30,7 +31,7 @@ lora_shrink(float* t, const u16* x, Adapters adapters, const int* tiles, int K) 
   const int begin = groups * rank_in_cluster / CLUSTER, end = groups * (rank_in_cluster + 1) / CLUSTER;
   bool waited = false;
   for (int r0 = 0; r0 < rank; r0 += 16) {
-    const uint4* a = (const uint4*)adapters.weights + (u32)place.x + (size_t)(r0 + g) * (K >> 3) + q4 * 2;
+    const uint4* a = (const uint4*)adapters.weights + (u32)place.x + (size_t)(r0 + g) * (K >> 3) + q4;
     const int low = r0 + g < rank, high = r0 + g + 8 < rank;
     float c[4] = {0.f, 0.f, 0.f, 0.f}, d[4] = {0.f, 0.f, 0.f, 0.f};
     for (int group = begin + warp; group < end; group += WARPS * AHEAD) {
@@ -50,7 +51,7 @@ lora_shrink(float* t, const u16* x, Adapters adapters, const int* tiles, int K) 
 #pragma unroll
       for (int i = 0; i < AHEAD; i++) {
         const int k = group + i * WARPS;
-        load_strip(token[i], (const uint4*)(x + (size_t)(first + g) * K) + k * 8 + q4 * 2, k < end && g < count);
+        load_strip(token[i], (const uint4*)(x + (size_t)(first + g) * K) + k * 8 + q4, k < end && g < count);
       }
 #pragma unroll
       for (int i = 0; i < AHEAD; i++) {

@@ -87,7 +87,8 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
     }
     __syncthreads();
     if (slice == 0 && update.places)
-      prefetch_rows(update, pairs, tokens, 0, tokens, first * 16, tiles * 16, thread, THREADS);
+      for (int i = thread >> 3; i < tokens * update.parts; i += THREADS >> 3)
+        prefetch_rows(update, pairs, tokens, i % tokens, i / tokens, first * 16, tiles * 16, thread);
 
     int parity = 0;
     for (int base = 0; base < tiles; base += TILES) {

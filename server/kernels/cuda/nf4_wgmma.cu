@@ -90,10 +90,15 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
         if (next < rounded)
           load_stage(stages_at + (chunk + STAGES - 2) % STAGES * STAGE_BYTES, x, tokens, begin + next, end, K, thread);
         four = ring.take_scales(j);
+        // Those tokens' rows that this block will add.
         if (update.places) {
-          const int chunks = (rounded + 3) >> 2;
-          prefetch_rows(update, pairs, tokens, tokens * chunk / chunks, tokens * (chunk + 1) / chunks,
-                        blockIdx.y * ROWS, ROWS, thread, THREADS);
+          const int chunks = (rounded + 3) >> 2, own = (TOKENS / 8 - 1 - rank + SPLITS) / SPLITS * 8;
+          const int from = own * chunk / chunks, count = own * (chunk + 1) / chunks - from;
+          for (int i = thread >> 3; i < count * update.parts; i += THREADS >> 3) {
+            const int nth = own - 1 - from - i % count, token = ((TOKENS / 8 - 1 - rank - nth / 8 * SPLITS) * 8) + nth % 8;
+            if (token < tokens)
+              prefetch_rows(update, pairs, tokens, token, i / count, blockIdx.y * ROWS, ROWS, thread);
+          }
         }
       }
       const u64 descriptor = x_descriptor(stages_at + ((base + j) >> 2) % STAGES * STAGE_BYTES);
