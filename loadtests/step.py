@@ -16,12 +16,13 @@ import torch
 
 from loadtests.agreement import Agreement, compare
 from loadtests.figures import print_table
-from loadtests.floors import copy_bandwidth, step_bytes
+from loadtests.floors import copy_bandwidth, step_bytes, synchronize
 from loadtests.inproc import InProcess
 from loadtests.kernel_times import kernel_times
 from loadtests.synthetic import SHAPES, RandomAdapters, RandomBase, config_of, in_float32
 from server.engine.build import make_engine
 from server.engine.config import COUNT, COUNT_OR_AUTO, EngineConfig, check_options, option
+from server.engine.device_memory import Arena
 from server.model.config import ModelConfig
 from server.model.decoder import Decoder
 
@@ -82,6 +83,8 @@ class Results:
     prefills: list[PrefillSpeed]
     agreements: dict[str, Agreement]
     kernels: dict[str, dict[str, float]]
+    adapter_bytes: int = 0
+    adapter_copy_ms: float = 0.0
 
 
 class Bench:
@@ -182,6 +185,21 @@ class Bench:
         batch = max(self.batches)
         return kernel_times(lambda count: self._answer(batch, "all", count))
 
+    def copy_seconds(self) -> float:
+        """Of one adapter from host memory to the device, nothing else going on."""
+        like, config = self._decoder.embedding, self._decoder.config
+        arena = Arena(2 * self.adapters.num_bytes, 1, config, self._config.rank, like)
+        times = []
+        for number in range(6):
+            blob = self.adapters(str(number))
+            begun = time.perf_counter()
+            placed = arena.place(1, blob)
+            assert placed is not None, "an adapter does not fit a memory of twice its size"
+            synchronize(self.device)
+            times.append(time.perf_counter() - begun)
+            arena.remove(placed)
+        return min(times)
+
     def _prompts(self, count: int, length: int = 0) -> list[list[int]]:
         generator = torch.Generator().manual_seed(count)
         shape = (count, length or self._config.prompt)
@@ -219,6 +237,8 @@ def measure(config: StepConfig, quantization: str, device: torch.device, results
         results.steps.append(StepTime(quantization, batch, mix, seconds * 1e3, host * 1e3, floor * 1e3))
     for mix in config.mixes.split(",") if config.prefill else ():
         results.prefills.append(PrefillSpeed(quantization, mix, bench.prefill(mix)))
+    results.adapter_bytes = bench.adapters.num_bytes
+    results.adapter_copy_ms = bench.copy_seconds() * 1e3
     if config.profile and device.type == "cuda":
         results.kernels[quantization] = bench.kernels()
     if config.check:
@@ -243,6 +263,8 @@ def report(config: StepConfig, results: Results) -> None:
     if results.prefills:
         rows = [(p.quantization, p.mix, f"{p.tokens_per_second:,.0f}") for p in results.prefills]
         print_table(f"Prefill, {config.prefill} tokens in a step", ("base", "adapters", "tokens/s"), rows)
+    copied = f"{results.adapter_bytes / 1e6:.0f} MB in {results.adapter_copy_ms:.2f} ms"
+    print_table("One adapter", ("", "from host memory to the device"), [(f"rank {config.rank}", copied)])
     for quantization, kernels in results.kernels.items():
         rows = [(name, f"{ms:.3f}", f"{ms / sum(kernels.values()):.0%}") for name, ms in kernels.items()]
         print_table(f"Kernels of a step, {quantization}, largest batch", ("kernel", "ms", "share"), rows)
