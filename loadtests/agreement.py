@@ -37,8 +37,8 @@ class Agreement:
 
     @property
     def is_explained(self) -> bool:
-        """A gap that rounding can close from both sides, and errors like torch's; NaN is neither."""
-        is_tie = self.widest_gap <= 2 * self.largest_slow_error
+        """A gap that rounding can close from both sides, and errors like torch's; all of them numbers."""
+        is_tie = self.widest_gap <= 2 * self.largest_slow_error < math.inf
         return is_tie and self.fast_error <= max(MARGIN * self.slow_error, NOTHING)
 
     def row(self) -> tuple[str, ...]:
@@ -54,10 +54,10 @@ def compare(fast: Answers, slow: Answers, exact: Answers) -> Agreement:
     return Agreement(
         answers=len(fast),
         equal=len(fast) - len(gaps),
-        widest_gap=max(gaps, default=0.0),
+        widest_gap=_largest(gaps),
         fast_error=_rms(fast_errors),
         slow_error=_rms(slow_errors),
-        largest_slow_error=max(map(abs, slow_errors)),
+        largest_slow_error=_largest(slow_errors),
     )
 
 
@@ -70,14 +70,24 @@ def _gap(ours: Sequence[Token], theirs: Sequence[Token]) -> float | None:
 
 
 def _errors(answers: Answers, exact: Answers) -> Iterator[float]:
+    """Not a number where either says so, whether the other lists that token or not."""
     for ours, theirs in zip(answers, exact, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             assert a.logprobs is not None and b.logprobs is not None, "log probabilities are missing"
             here, there = dict(a.logprobs.top), dict(b.logprobs.top)
             yield from (here[token] - there[token] for token in here.keys() & there.keys())
+            yield from (value for value in (*here.values(), *there.values()) if math.isnan(value))
             if a.token != b.token:
                 break
 
 
+def _largest(values: Sequence[float]) -> float:
+    """Infinite if one is no number."""
+    return max((math.inf if math.isnan(value) else abs(value) for value in values), default=0.0)
+
+
 def _rms(errors: Sequence[float]) -> float:
+    """Infinite if there is nothing to compare, or something that is no number."""
+    if not errors or _largest(errors) == math.inf:
+        return math.inf
     return math.sqrt(statistics.fmean(error * error for error in errors))

@@ -1,10 +1,12 @@
 """What a benchmark says: a table for people, figures and bars for programs."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,13 +20,28 @@ class Bar:
     goal: float
 
 
+class LoadTestError(Exception):
+    """A load test cannot go on; the sentence is for the user."""
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    # A file takes wide lines, a terminal those that fit.
+    console = Console() if Console().is_terminal else Console(width=120)
+    console.print(table)
+
+
+def finite(figures: Any) -> Any:
+    """For JSON, which has no word for what is no number: null."""
+    if isinstance(figures, dict):
+        return {name: finite(value) for name, value in figures.items()}
+    if isinstance(figures, list):
+        return [finite(value) for value in figures]
+    return None if isinstance(figures, float) and not math.isfinite(figures) else figures
 
 
 def write_figures(figures: dict[str, float], bars: Sequence[Bar]) -> bool:

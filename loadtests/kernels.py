@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loadtests.figures import print_table
+from loadtests.figures import LoadTestError, finite, print_table
 from loadtests.floors import copy_bandwidth
 from loadtests.synthetic import SHAPES, config_of
 from server.engine.config import check_options, option
@@ -52,7 +52,7 @@ class KernelTime:
 def run(config: KernelConfig) -> int:
     """0 if every product is right."""
     if not torch.cuda.is_available():
-        raise ValueError("the kernels are for a CUDA device, and there is none")
+        raise LoadTestError("the kernels are for a CUDA device, and there is none here")
     device = torch.device("cuda")
     bandwidth = copy_bandwidth(device)
     times: list[KernelTime] = []
@@ -60,7 +60,7 @@ def run(config: KernelConfig) -> int:
         times += measure_linear(linear, rows, width, [int(t) for t in config.tokens.split(",")], bandwidth)
     report(times, bandwidth)
     if config.json:
-        Path(config.json).write_text(json.dumps([asdict(each) for each in times], indent=2) + "\n")
+        Path(config.json).write_text(json.dumps(finite([asdict(each) for each in times]), indent=2) + "\n")
     return 0 if all(each.error < TOLERANCE for each in times) else 1
 
 

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One parser for each test."""
     require("server", "adapters", "loadtests")
     from loadtests.kernels import KernelConfig
-    from loadtests.step import StepConfig
+    from loadtests.step_config import StepConfig
 
     tests = parser.add_subparsers(dest="test", required=True, metavar="TEST")
     for name, config, text in (
@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the chosen test."""
     from loadtests import kernels, step
+    from loadtests.step_config import StepConfig
 
     if args.test == "step":
-        return step.run(read_flags(step.StepConfig, args))
+        return step.run(read_flags(StepConfig, args))
     return kernels.run(read_flags(kernels.KernelConfig, args))

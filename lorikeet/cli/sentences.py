@@ -3,7 +3,7 @@
 from lorikeet.cli.command import CommandError, UsageError
 
 # Errors defined in these packages are raised for users to read; anything else is a surprise.
-_OURS = {"lorikeet", "adapters", "server", "training"}
+_OURS = {"lorikeet", "adapters", "server", "training", "loadtests"}
 
 
 def sentence(error: Exception) -> str:

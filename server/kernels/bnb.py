@@ -10,8 +10,8 @@ import torch
 def functional() -> Any:
     """The module bitsandbytes.functional.
 
-    At its import it has torch compile twins of its kernels, for devices that it has none for, or leaves them as
-    they are where that fails. Loading the compiler takes seconds; a CUDA device needs no twin.
+    At its import it has torch compile its twins in plain torch, or leaves them as they are where that fails.
+    Loading the compiler takes seconds; on a CUDA device none of the twins is called.
     """
     compiler = torch.compile
     if torch.cuda.is_available():
