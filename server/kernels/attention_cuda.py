@@ -80,7 +80,7 @@ def _splits(tasks: int) -> int:
     """Blocks that share a context: enough that all tasks together fill the device, by shapes alone."""
     if nvrtc.capability() < (9, 0):
         return 1
-    return 8 if tasks <= 16 else 4 if tasks <= 64 else 2 if tasks <= 256 else 1
+    return 8 if tasks <= 16 else 4 if tasks <= 64 else 2 if tasks <= 128 else 1
 
 
 def _macros(heads: Heads, block_size: int, has_norms: bool, splits: int) -> dict[str, int | str]:

@@ -10,6 +10,9 @@ from server.kernels import nvrtc
 from server.kernels.nf4_plans import num_processors
 from server.kernels.slot_update import SlotUpdate
 
+# Warps of a block, and groups of 64 columns that each of them has on their way at once.
+MOST_WARPS, AHEAD = 16, 4
+
 
 def shrink(x: Tensor, update: SlotUpdate) -> Tensor:
     """x [tokens, in] bf16, contiguous -> [tokens, parts, max_rank] float32.
@@ -38,17 +41,18 @@ def shrink(x: Tensor, update: SlotUpdate) -> Tensor:
     return t
 
 
-def _warps(groups: int, cluster: int, blocks: int) -> int:
-    """Of a block: more where blocks are few and each has much to read."""
-    return 16 if groups >= 128 * cluster // 2 and blocks <= num_processors() else 8
-
-
 def _cluster(groups: int, tasks: int) -> int:
     """Blocks that split K: many where tasks are few, but no more clusters than run at once."""
-    if nvrtc.capability() < (9, 0):
+    if groups <= MOST_WARPS * AHEAD or nvrtc.capability() < (9, 0):
         return 1
     wanted = 8 if tasks <= 8 else 4 if tasks <= 56 else 2 if tasks <= 128 else 1
-    return min(wanted, 1 << (groups // 8).bit_length() - 1) if groups >= 8 else 1
+    return min(wanted, 1 << (groups // 8).bit_length() - 1)
+
+
+def _warps(groups: int, cluster: int, blocks: int) -> int:
+    """Of a block: more where blocks are few and each has much to read."""
+    is_wide = groups >= MOST_WARPS * AHEAD * cluster
+    return MOST_WARPS if is_wide and blocks <= num_processors() else MOST_WARPS // 2
 
 
 @cache

@@ -78,9 +78,11 @@ def _wgmma_plan(tokens: int, rows: int, width: int, pairs: bool) -> Plan:
         return -(-rows // (64 * groups))
 
     ways = [(g, s) for g in (4, 3, 2) for s in range(1, 9) if columns(g) * s <= num_processors()]
-    groups, splits = min(ways, key=lambda way: -(-quads // way[1]) * way[0], default=(4, 1))
-    slots = 8 if padded <= 32 and splits == 1 else 4
-    return Plan("nf4_wgmma", padded, 4 * groups, slots, splits, columns(groups), 4 * groups, pairs)
+    # Of equals, sums of many tokens are best left by few blocks.
+    groups, splits = min(
+        ways, key=lambda way: (-(-quads // way[1]) * way[0], way[1] if padded > 32 else 0), default=(4, 1)
+    )
+    return Plan("nf4_wgmma", padded, 4 * groups, 4, splits, columns(groups), 4 * groups, pairs)
 
 
 @cache
