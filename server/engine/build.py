@@ -18,7 +18,7 @@ from server.engine.reader import AdapterReader
 from server.engine.runner import Runner, TorchRunner, make_cache
 from server.engine.scheduler import Scheduler
 from server.engine.slots import AdapterSlots
-from server.model.acceleration import accelerate, can_accelerate
+from server.model.acceleration import accelerate, why_not
 from server.model.adapter import AdapterBlob
 from server.model.decoder import Decoder
 from server.model.loader import find_folder, load_decoder
@@ -64,13 +64,12 @@ def make_engine(
 ) -> tuple[Engine, MemoryPlan]:
     """Around a decoder that stands on its device. read_adapter: digest -> blob; the store's unless told."""
     like = decoder.embedding
-    paged = config.kernels == "auto" and can_accelerate(decoder)
-    if paged:
+    accelerated = _accelerates(config, decoder)
+    if accelerated:
         decoder = accelerate(decoder)
     step_tokens = config.step_tokens or (4096 if like.is_cuda else 512)
     plan = plan_memory(config, decoder, max_context, step_tokens)
-    for line in plan.table():
-        log.info("%s", line)
+    log.info("\n".join(plan.table()))
     arena = None
     if like.is_cuda:
         arena = Arena(plan.adapters, config.adapter_slots, decoder.config, config.max_rank, like)
@@ -81,16 +80,22 @@ def make_engine(
     scheduler = Scheduler(blocks, slots, config.max_running, step_tokens)
     cache = make_cache(decoder, plan.num_blocks, config.block_size)
     runner: Runner
-    if paged and arena is not None:
+    if accelerated and arena is not None:
         from server.engine.paged_runner import PagedRunner
 
-        runner = PagedRunner(
-            decoder, cache, config.block_size, arena.memory, config.max_running, step_tokens, max_context
-        )
+        limits = (config.max_running, step_tokens, max_context)
+        runner = PagedRunner(decoder, cache, config.block_size, arena.memory, *limits)
     else:
         runner = TorchRunner(decoder, cache, config.block_size, slots)
     overlaps = like.is_cuda if config.overlap == "auto" else config.overlap == "on"
     return Engine(config, scheduler, runner, overlaps), plan
+
+
+def _accelerates(config: EngineConfig, decoder: Decoder) -> bool:
+    reason = why_not(decoder) if config.kernels == "auto" else "--kernels torch"
+    if reason and decoder.embedding.is_cuda:
+        log.info("steps run on torch's kernels: %s", reason)
+    return not reason
 
 
 def _log_progress(done: int, total: int) -> None:

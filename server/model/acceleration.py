@@ -1,5 +1,6 @@
 """A decoder on a CUDA device, moved onto this project's kernels."""
 
+import importlib
 from dataclasses import replace
 
 import torch
@@ -12,14 +13,20 @@ from server.model.layers import Linear
 from server.model.operations import kernels
 
 
-def can_accelerate(decoder: Decoder) -> bool:
-    """bfloat16 on a device of compute capability 8.0 or newer, and heads that the kernels know."""
+def why_not(decoder: Decoder) -> str:
+    """What keeps the decoder from running on the kernels; "" if nothing does."""
     like, config = decoder.embedding, decoder.config
-    if not like.is_cuda or like.dtype != torch.bfloat16:
-        return False
-    if torch.cuda.get_device_capability(like.device) < (8, 0) or not _has_compiler():
-        return False
-    return supports(decoder.heads) and config.hidden_size % 8 == 0 and config.intermediate_size % 8 == 0
+    if not like.is_cuda:
+        return "they are for CUDA devices"
+    if like.dtype != torch.bfloat16:
+        return f"they compute in bfloat16, not in {str(like.dtype).removeprefix('torch.')}"
+    if torch.cuda.get_device_capability(like.device) < (8, 0):
+        return "the device is older than compute capability 8.0"
+    if not supports(decoder.heads):
+        return f"they know no {decoder.heads}"
+    if config.hidden_size % 8 or config.intermediate_size % 8:
+        return "the model's widths are no multiples of 8"
+    return _missing_package()
 
 
 def accelerate(decoder: Decoder) -> Decoder:
@@ -51,10 +58,10 @@ def _fused(linear: Linear, pairs: bool = False) -> Linear:
     return linear
 
 
-def _has_compiler() -> bool:
-    try:
-        import cuda.bindings.nvrtc  # noqa: F401
-        import triton  # noqa: F401
-    except ImportError:
-        return False
-    return True
+def _missing_package() -> str:
+    for name in ("cuda.bindings.nvrtc", "triton"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            return f"the package {name.partition('.nvrtc')[0]} is missing"
+    return ""

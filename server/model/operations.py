@@ -36,7 +36,9 @@ class Operations:
 def embed(token_ids: Tensor, previous: Tensor | None, table: Tensor) -> Tensor:
     if previous is not None:
         known = token_ids >= 0
-        token_ids = torch.where(known, token_ids, previous[torch.where(known, 0, -token_ids - 1)])
+        # A token that could not be sampled is -1; whatever stands for it, its sequence has failed.
+        found = previous[torch.where(known, 0, -token_ids - 1)].clamp(min=0)
+        token_ids = torch.where(known, token_ids, found)
     return F.embedding(token_ids, table)
 
 
