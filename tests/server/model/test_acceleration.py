@@ -1,11 +1,13 @@
 """Which decoders run on the kernels, and what keeps the others from it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from server.model import acceleration
 from server.model.acceleration import why_not
 from server.model.decoder import Decoder
 from server.model.loader import load_decoder
@@ -21,7 +23,7 @@ def decoder(bases: Any) -> Decoder:
 def device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr("server.model.acceleration.importlib.import_module", lambda name: None)
+    monkeypatch.setattr(acceleration, "importlib", SimpleNamespace(import_module=lambda name: None))
 
 
 def test_a_cpu_is_left_alone(decoder: Decoder) -> None:
@@ -44,5 +46,5 @@ def test_a_package_that_is_missing_is_named(decoder: Decoder, monkeypatch: pytes
     def refuse(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("server.model.acceleration.importlib.import_module", refuse)
+    monkeypatch.setattr(acceleration, "importlib", SimpleNamespace(import_module=refuse))
     assert why_not(decoder) == "the package cuda.bindings is missing"
