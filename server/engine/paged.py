@@ -14,12 +14,10 @@ from server.engine.batch import ids_of
 from server.engine.scheduler import Chosen
 from server.kernels.attention import PagedPlan
 from server.kernels.lora import AdapterMemory, SlotBatch
-from server.kernels.tiles import make_tiles
+from server.kernels.tiles import CHUNK_ROWS, DECODE_ROWS, make_tiles
 from server.model.step import SlotLora, Step
 
 Ints = NDArray[np.int32]
-# Rows of a tile of one adapter: where every sequence decodes, and in other steps.
-DECODE_ROWS, CHUNK_ROWS = 8, 64
 # Decode steps of more rows are no business of the decode kernels.
 MOST_DECODES = 64
 

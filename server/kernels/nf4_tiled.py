@@ -16,12 +16,11 @@ from server.kernels.nf4 import BLOCK, Nf4Weight
 from server.kernels.nf4_layout import TILE, in_turns, tile, tile_scales
 from server.kernels.nf4_plans import dequantize_kernel, most_rows, num_processors, plan_of
 from server.kernels.slot_update import SlotUpdate
+from server.kernels.tiles import DECODE_ROWS
 
 # Up to this many tokens the fused kernels, launched for some at a time, are faster than a library's matmul
 # over dequantized weights (`lorikeet loadtest kernels` measures it).
 FUSED_UP_TO = 192
-# Tiles of at most so many tokens are the shrink kernel's.
-DECODE_ROWS = 8
 
 
 @dataclass(frozen=True)

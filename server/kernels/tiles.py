@@ -3,6 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+# Rows of a tile of one adapter: where every sequence decodes, which is what the decode kernels take, and in
+# other steps.
+DECODE_ROWS, CHUNK_ROWS = 8, 64
+
 
 def make_tiles(slots: NDArray[np.integer], tile_rows: int) -> NDArray[np.int32]:
     """[n, 3] int32 (slot, first row, count <= tile_rows) from [tokens] slots, sorted; slot 0 is in none."""
