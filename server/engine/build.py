@@ -34,6 +34,8 @@ def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     # The front needs a core of its own: threads that wait for each other cannot share one with it.
     torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) - 1))
     device = _device(config)
+    if device.index is not None:
+        torch.cuda.set_device(device)
     dtype = _dtype(config, device)
     decoder = load_decoder(
         find_folder(config.base), config.quantization, dtype, device, config.double_quant, _log_progress

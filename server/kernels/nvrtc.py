@@ -25,43 +25,51 @@ class KernelError(RuntimeError):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A loaded kernel. shared_bytes: dynamic shared memory. cluster: blocks along x that work together."""
+    """A loaded kernel. config: all of a launch but its grid and stream, made once."""
 
     function: Any
+    config: Any
     threads: int
-    shared_bytes: int = 0
-    cluster: int = 1
-    # Programmatic dependent launch: the kernel begins while the one before ends, and waits for it itself.
-    overlaps: bool = False
+
+    @classmethod
+    def of(cls, function: Any, threads: int, shared_bytes: int, cluster: int, overlaps: bool) -> "Kernel":
+        """shared_bytes: dynamic shared memory. cluster: blocks along x that work together.
+
+        overlaps: programmatic dependent launch; it begins while the one before ends, and waits for it itself.
+        """
+        config = driver.CUlaunchConfig()
+        config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
+        config.sharedMemBytes = shared_bytes
+        attributes = _attributes(cluster, overlaps)
+        config.numAttrs, config.attrs = len(attributes), attributes
+        return cls(function, config, threads)
 
     def launch(self, grid: tuple[int, int, int], arguments: ctypes.Structure) -> None:
         """On torch's current stream; the structure's fields are the kernel's parameters, in order."""
         if 0 in grid:
             return
-        config = driver.CUlaunchConfig()
+        config = self.config
         config.gridDimX, config.gridDimY, config.gridDimZ = grid
-        config.blockDimX, config.blockDimY, config.blockDimZ = self.threads, 1, 1
-        config.sharedMemBytes = self.shared_bytes
         config.hStream = torch.cuda.current_stream().cuda_stream
-        attributes = _attributes(self.cluster, self.overlaps)
-        config.numAttrs, config.attrs = len(attributes), attributes
         at = ctypes.addressof(arguments)
-        offsets = [getattr(type(arguments), name).offset for name, *_ in type(arguments)._fields_]
+        offsets = _offsets(type(arguments))
         pointers = (ctypes.c_void_p * len(offsets))(*[at + offset for offset in offsets])
         check(driver.cuLaunchKernelEx(config, self.function, ctypes.addressof(pointers), 0))
 
 
 @cache
+def _offsets(structure: type[ctypes.Structure]) -> list[int]:
+    """Of its fields."""
+    return [getattr(structure, field[0]).offset for field in structure._fields_]
+
+
 def _attributes(cluster: int, overlaps: bool) -> list[Any]:
     attributes = []
     if cluster > 1:
         attribute = driver.CUlaunchAttribute()
         attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
-        attribute.value.clusterDim.x, attribute.value.clusterDim.y, attribute.value.clusterDim.z = (
-            cluster,
-            1,
-            1,
-        )
+        dimensions = attribute.value.clusterDim
+        dimensions.x, dimensions.y, dimensions.z = cluster, 1, 1
         attributes.append(attribute)
     if overlaps:
         attribute = driver.CUlaunchAttribute()
@@ -100,7 +108,7 @@ def load(
         # All there is: the same function is launched with less and with more.
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         check(driver.cuFuncSetAttribute(function, attribute, most_shared_bytes()))
-    return Kernel(function, threads, shared_bytes, cluster, overlaps and capability() >= (9, 0))
+    return Kernel.of(function, threads, shared_bytes, cluster, overlaps and capability() >= (9, 0))
 
 
 @cache
