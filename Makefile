@@ -51,9 +51,10 @@ proto: install  ## Generate lorikeet/v1 from proto/
 bench: install  ## Compare with transformers + PEFT on this machine
 	$(BIN)/python -m loadtests.bench
 
-bench-gpu: install  ## Steps and kernels of an 8B on the CUDA device
+bench-gpu: install  ## Steps, kernels and starts of an 8B on the CUDA device
 	$(BIN)/lorikeet loadtest step
 	$(BIN)/lorikeet loadtest kernels
+	$(BIN)/lorikeet loadtest start
 
 clean:  ## Remove the environment and everything built
 	rm -rf $(VENV) $(STORE)

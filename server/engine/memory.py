@@ -43,8 +43,8 @@ class MemoryPlan:
             ("workspace", self.workspace, "graphs and the largest step"),
             ("KV cache", self.cache, f"{tokens:,} tokens"),
         ]
-        lines = [f"memory of {self.device}: {_gib(self.total)}"]
-        return lines + [f"  {name:<10} {_gib(size)}  {note}".rstrip() for name, size, note in rows]
+        lines = [f"memory of {self.device}: {_size(self.total)}"]
+        return lines + [f"  {name:<10} {_size(size)}  {note}".rstrip() for name, size, note in rows if size]
 
 
 def plan_memory(config: EngineConfig, decoder: Decoder, max_context: int, step_tokens: int) -> MemoryPlan:
@@ -69,8 +69,8 @@ def plan_memory(config: EngineConfig, decoder: Decoder, max_context: int, step_t
     num_blocks = (config.cache_tokens or left // token_bytes) // config.block_size
     if like.is_cuda and num_blocks < 1:
         raise ValueError(
-            f"no memory is left on {name} for the KV cache: the base takes {_gib(base).strip()} and adapters"
-            f" {_gib(adapters).strip()} of {_gib(total).strip()}; give --adapter-memory less, or quantize"
+            f"no memory is left on {name} for the KV cache: the base takes {_size(base).strip()} and adapters"
+            f" {_size(adapters).strip()} of {_size(total).strip()}; give --adapter-memory less, or quantize"
         )
     return MemoryPlan(
         device=name,
@@ -119,5 +119,6 @@ def _tensor_bytes(value: object) -> dict[int, int]:
     return {address: size for part in parts for address, size in _tensor_bytes(part).items()}
 
 
-def _gib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:8.2f} GiB"
+def _size(num_bytes: int) -> str:
+    is_large = num_bytes >= 2**30
+    return f"{num_bytes / 2 ** (30 if is_large else 20):8.2f} {'GiB' if is_large else 'MiB'}"

@@ -1,6 +1,7 @@
 """A Hugging Face folder of safetensors -> Decoder; q/k/v and gate/up become one linear each."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self._file_of: dict[str, Any] = {}
         for name in _files(folder):
+            _read_ahead(folder / name)
             file = safe_open(folder / name, framework="pt")
             self._file_of.update(dict.fromkeys(file.keys(), file))
         if not self._file_of:
@@ -40,6 +42,13 @@ class Checkpoint:
         if name not in self._file_of:
             raise UnsupportedModel(f"the checkpoint lacks the tensor {name}")
         return self._file_of[name].get_tensor(name)  # type: ignore[no-any-return]
+
+
+def _read_ahead(path: Path) -> None:
+    """The system reads the file while its tensors are worked on one after another."""
+    if hasattr(os, "posix_fadvise"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def _files(folder: Path) -> list[str]:

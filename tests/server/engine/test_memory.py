@@ -25,8 +25,9 @@ def test_the_table_names_every_part(zoo: Any, caplog: pytest.LogCaptureFixture) 
     build_engine(EngineConfig(base=str(zoo.base), threads=1, cache_tokens=4096))
     (table,) = [record.getMessage() for record in caplog.records if "KV cache" in record.getMessage()]
     lines = table.splitlines()
-    assert [line.split()[0] for line in lines] == ["memory", "base", "adapters", "workspace", "KV"]
-    assert "4,096 tokens" in lines[-1]
+    # On a CPU, adapters are used where they are and steps take what they need.
+    assert [line.split()[0] for line in lines] == ["memory", "base", "KV"]
+    assert "MiB" in lines[1] and "4,096 tokens" in lines[2]
 
 
 def test_the_base_is_counted_byte_for_byte_and_shared_tensors_once(zoo: Any, decoder: Decoder) -> None:
@@ -56,6 +57,7 @@ def test_the_cache_takes_what_adapters_and_workspace_leave(
     plan = plan_memory(config, decoder, 256, 4096)
     assert plan.adapters == 10 * GIB and plan.total == 80 * GIB
     assert plan.workspace > memory.LIBRARIES_BYTES
+    assert [line.split()[0] for line in plan.table()] == ["memory", "base", "adapters", "workspace", "KV"]
     left = (40 * GIB - plan.adapters - plan.workspace) * memory.CACHE_SHARE
     assert left - plan.block_size * plan.token_bytes < plan.cache <= left
     more = plan_memory(config, decoder, 256, 8192)

@@ -1,0 +1,130 @@
+"""`lorikeet loadtest start`: how long an engine takes from nothing to ready, from a local folder."""
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from loadtests.figures import finite, print_table
+from loadtests.synthetic import SHAPES, config_of
+from server.config import ServerConfig
+from server.engine.config import COUNT, check_options, option
+from server.engine_process import EngineProcess
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    model: str = option("8b", "shape of the base", choices=tuple(SHAPES))
+    quantization: str = option("nf4", "how the base is held", choices=("nf4", "int8", "none"))
+    device: str = option("auto", "where to run", choices=("auto", "cpu", "cuda"))
+    repeats: int = option(2, "starts; the first has no compiled kernels", bounds=COUNT)
+    folder: str = option("", "where to write the base, 16 GB for 8b; a temporary folder unless told")
+    json: str = option("", "file for all figures")
+
+    def __post_init__(self) -> None:
+        """Raises ValueError with every option that cannot be."""
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Seconds from the start of the process; loading: of those, in which the engine was built."""
+
+    to_ready: float
+    loading: float
+
+
+def run(config: StartConfig) -> int:
+    with tempfile.TemporaryDirectory(prefix="lorikeet-start-") as temporary:
+        folder = Path(config.folder or temporary) / "base"
+        write_base(config.model, folder)
+        with no_compiled_kernels(Path(temporary) / "cache"):
+            starts = [asyncio.run(start(config, folder)) for _ in range(config.repeats)]
+    kinds = ("kernels compiled", *["kernels cached"] * (len(starts) - 1))
+    print_table(
+        f"From a local folder to ready, {config.model} shape, {config.quantization}",
+        ("start", "to ready s", "building the engine s"),
+        [(kind, f"{s.to_ready:.1f}", f"{s.loading:.1f}") for kind, s in zip(kinds, starts, strict=True)],
+    )
+    if config.json:
+        figures = [{"to_ready": s.to_ready, "loading": s.loading} for s in starts]
+        Path(config.json).write_text(json.dumps(finite(figures), indent=2) + "\n")
+    return 0
+
+
+async def start(config: StartConfig, base: Path) -> Start:
+    """As the front starts it, in a process of its own."""
+    # Contexts as most servers have them; the rest of the memory is the cache's all the same.
+    options = ServerConfig(
+        base=str(base), quantization=config.quantization, device=config.device, max_context=8192
+    )
+    engine = EngineProcess(options)
+    begun = time.perf_counter()
+    await engine.start()
+    seconds = time.perf_counter() - begun
+    ready = engine.ready
+    await engine.stop()
+    assert ready is not None, "an engine has started and is not ready"
+    return Start(seconds, ready.load_seconds)
+
+
+@contextmanager
+def no_compiled_kernels(folder: Path) -> Iterator[None]:
+    """Processes started inside find none that were compiled before, and keep theirs in `folder`."""
+    told = {"XDG_CACHE_HOME": str(folder), "TRITON_CACHE_DIR": str(folder / "triton")}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def write_base(model: str, folder: Path) -> None:
+    """A checkpoint of random bfloat16 weights, a shard for each layer and one for the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = config_of(model)
+    config.source.save_pretrained(folder)
+    generator = torch.Generator(device := "cuda" if torch.cuda.is_available() else "cpu").manual_seed(0)
+
+    def matrix(rows: int, columns: int) -> torch.Tensor:
+        drawn = torch.randn(rows, columns, generator=generator, device=device, dtype=torch.bfloat16)
+        return drawn.mul_(columns**-0.5).cpu()
+
+    def ones() -> torch.Tensor:
+        return torch.ones(config.hidden_size, dtype=torch.bfloat16)
+
+    rest = {"model.norm.weight": ones()}
+    for name in ("model.embed_tokens", "lm_head"):
+        rest[f"{name}.weight"] = matrix(config.vocab_size, config.hidden_size)
+    weight_map = _save(folder, "rest", rest)
+    for layer in range(config.num_layers):
+        prefix = f"model.layers.{layer}."
+        tensors = {
+            f"{name}.weight": matrix(*shape)
+            for name, shape in config.linear_shapes().items()
+            if name.startswith(prefix)
+        }
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{prefix}{name}.weight"] = ones()
+        weight_map |= _save(folder, f"layer-{layer}", tensors)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _save(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    file = f"model-{name}.safetensors"
+    save_file(tensors, folder / file)
+    return dict.fromkeys(tensors, file)
