@@ -1,29 +1,25 @@
-"""`lorikeet loadtest kernels`: each kernel beside bitsandbytes, cuBLAS and the floor, on a CUDA device."""
+"""`lorikeet loadtest kernels`: each kernel of a CUDA device beside other libraries' and the floor."""
 
 import json
-import statistics
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from loadtests.attention_times import measure_attention
 from loadtests.figures import LoadTestError, finite, print_table
 from loadtests.floors import copy_bandwidth
+from loadtests.kernel_figures import KernelTime
+from loadtests.product_times import measure_linear
 from loadtests.synthetic import SHAPES, config_of
+from loadtests.update_times import Tenants, measure_updates
 from server.engine.config import check_options, option
-from server.kernels import int8, nf4
-from server.model.layers import DenseWeight, Weight
 from server.model.step import FUSED
 
-# Weights are used in turn, so that none is found in the device's cache of 50 MB.
-COLD_BYTES = 256 << 20
-# A product is wrong if it is further than this from float64's, of its largest entry.
+# What is further than this from float64's, of its largest entry, is wrong.
 TOLERANCE = 0.02
-Product = Callable[[Tensor, int], Tensor]
+# Tokens up to which a step can be one of decodes alone.
+MOST_DECODES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,33 +31,34 @@ class KernelConfig:
     def __post_init__(self) -> None:
         """Raises ValueError with every option that cannot be."""
         check_options(self)
-
-
-@dataclass(frozen=True)
-class KernelTime:
-    """Microseconds of one product; error: the largest, of the largest entry."""
-
-    linear: str
-    tokens: int
-    name: str
-    microseconds: float
-    floor: float
-    error: float
+        if not all(count.isdecimal() and int(count) for count in self.tokens.split(",")):
+            raise ValueError(f"tokens {self.tokens!r} must be whole numbers from 1, with commas between them")
 
 
 def run(config: KernelConfig) -> int:
-    """0 if every product is right."""
+    """0 if every result is right."""
     if not torch.cuda.is_available():
         raise LoadTestError("the kernels are for a CUDA device, and there is none here")
-    device = torch.device("cuda")
-    bandwidth = copy_bandwidth(device)
-    times: list[KernelTime] = []
-    for linear, (rows, width) in linears(config.model).items():
-        times += measure_linear(linear, rows, width, [int(t) for t in config.tokens.split(",")], bandwidth)
+    bandwidth = copy_bandwidth(torch.device("cuda"))
+    times = measure(config, bandwidth)
     report(times, bandwidth)
     if config.json:
         Path(config.json).write_text(json.dumps(finite([asdict(each) for each in times]), indent=2) + "\n")
     return 0 if all(each.error < TOLERANCE for each in times) else 1
+
+
+def measure(config: KernelConfig, bandwidth: float) -> list[KernelTime]:
+    model, tokens = config_of(config.model), [int(count) for count in config.tokens.split(",")]
+    decodes = [count for count in tokens if count <= MOST_DECODES]
+    times: list[KernelTime] = []
+    for linear, shape in linears(config.model).items():
+        times += measure_linear(linear, *shape, tokens, bandwidth)
+    if decodes:
+        tenants = Tenants(model, max(decodes), torch.device("cuda"))
+        for linear, shape in linears(config.model).items():
+            times += measure_updates(linear, *shape, decodes, bandwidth, tenants)
+        times += measure_attention(model, decodes, bandwidth)
+    return times
 
 
 def linears(model: str) -> dict[str, tuple[int, int]]:
@@ -71,101 +68,10 @@ def linears(model: str) -> dict[str, tuple[int, int]]:
     return {name: (sum(rows for rows, _ in each), each[0][1]) for name, each in parts.items()}
 
 
-@torch.inference_mode()
-def measure_linear(
-    linear: str, rows: int, width: int, tokens: list[int], bandwidth: float
-) -> list[KernelTime]:
-    dense = torch.randn(rows, width, dtype=torch.bfloat16, device="cuda") / width**0.5
-    contenders = _contenders(dense)
-    times = []
-    for count in tokens:
-        x = torch.randn(count, width, dtype=torch.bfloat16, device="cuda")
-        for name, (product, copies, num_bytes, exact) in contenders.items():
-            error = _error(product(x, 0), x, exact)
-            seconds = graph_seconds(partial(product, x), copies)
-            floor = (num_bytes + x.nbytes + count * rows * 2) / bandwidth
-            times.append(KernelTime(linear, count, name, seconds * 1e6, floor * 1e6, error))
-    return times
-
-
-def _contenders(dense: Tensor) -> dict[str, tuple[Product, int, float, Tensor]]:
-    """name -> (product of x and the i-th copy, copies, bytes of one, the exact weight)."""
-    from server.kernels.int8_fused import FusedInt8Weight
-    from server.kernels.nf4_tiled import TiledNf4Weight
-
-    quantized, rounded = nf4.quantize(dense, double_quant=False), int8.quantize(dense)
-    nf4_bytes, int8_bytes = quantized.codes.nbytes * (1 + 2 / 32), rounded.codes.nbytes
-    nf4_exact, int8_exact = quantized.dequantize(torch.float32), rounded.dequantize(torch.float32)
-
-    def copies(num_bytes: float) -> int:
-        return max(2, int(COLD_BYTES // num_bytes))
-
-    def ours(weight: Weight, num_bytes: float) -> tuple[Product, int]:
-        weights = [_copy(weight) for _ in range(copies(num_bytes))]
-        return lambda x, i: weights[i].linear(x, None), len(weights)
-
-    peers = [
-        nf4.Nf4Weight(quantized.codes.clone(), quantized.absmax.clone()) for _ in range(copies(nf4_bytes))
-    ]
-    shape = tuple(dense.shape)
-
-    def bitsandbytes(x: Tensor, i: int) -> Tensor:
-        codes, absmax = peers[i].codes.view(-1, 1), peers[i].absmax.view(-1)
-        y: Tensor = torch.ops.bitsandbytes.gemm_4bit(x, codes, shape, absmax, nf4.BLOCK, "nf4")
-        return y
-
-    def bitsandbytes_int8(x: Tensor, i: int) -> Tensor:
-        codes, absmax, _ = torch.ops.bitsandbytes.int8_vectorwise_quant(x.half(), 0.0)
-        sums = torch.ops.bitsandbytes.int8_linear_matmul(codes, rounded.codes)
-        y: Tensor = torch.ops.bitsandbytes.int8_mm_dequant(sums, absmax, rounded.absmax)
-        return y
-
-    return {
-        "nf4": (*ours(TiledNf4Weight.of(quantized), nf4_bytes), nf4_bytes, nf4_exact),
-        "nf4, bitsandbytes": (bitsandbytes, len(peers), nf4_bytes, nf4_exact),
-        "int8": (*ours(FusedInt8Weight.of(rounded), int8_bytes), int8_bytes, int8_exact),
-        "int8, bitsandbytes": (bitsandbytes_int8, 1, int8_bytes, int8_exact),
-        "bf16, cuBLAS": (*ours(DenseWeight(dense), dense.nbytes), dense.nbytes, dense.float()),
-    }
-
-
-def _copy(weight: Weight) -> Weight:
-    from dataclasses import fields, replace
-
-    tensors = {f.name: v.clone() for f in fields(weight) if isinstance(v := getattr(weight, f.name), Tensor)}  # type: ignore[arg-type]
-    return replace(weight, **tensors)  # type: ignore[type-var, no-any-return]
-
-
-def _error(y: Tensor, x: Tensor, weight: Tensor) -> float:
-    """Not a number where y holds one."""
-    exact = F.linear(x.double(), weight.double())
-    return float((y.double() - exact).abs().max() / exact.abs().max())
-
-
-def graph_seconds(work: Callable[[int], object], copies: int, repeats: int = 5) -> float:
-    """Of one call, launched back to back from a CUDA graph; each call takes the next copy of its weights."""
-    calls = max(16, copies)
-    for i in range(calls):
-        work(i % copies)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for i in range(calls):
-            work(i % copies)
-    times: list[float] = []
-    for _ in range(repeats):
-        begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begun.record()
-        graph.replay()
-        ended.record()
-        ended.synchronize()
-        times.append(begun.elapsed_time(ended) / 1e3 / calls)
-    return statistics.median(times)
-
-
 def report(times: list[KernelTime], bandwidth: float) -> None:
     rows = [
         (
-            each.linear,
+            each.what,
             str(each.tokens),
             each.name,
             f"{each.microseconds:.1f}",
@@ -175,5 +81,5 @@ def report(times: list[KernelTime], bandwidth: float) -> None:
         )
         for each in times
     ]
-    title = f"Products on {torch.cuda.get_device_name()} (copies {bandwidth / 1e12:.2f} TB/s)"
-    print_table(title, ("linear", "tokens", "kernel", "us", "floor us", "ratio", "error"), rows)
+    title = f"Kernels on {torch.cuda.get_device_name()} (copies {bandwidth / 1e12:.2f} TB/s)"
+    print_table(title, ("what", "tokens", "kernel", "us", "floor us", "ratio", "error"), rows)
