@@ -5,8 +5,6 @@ The sources stand in `cuda/`; each kernel is one file behind `common.cuh`, speci
 
 import ctypes
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +13,8 @@ from typing import Any
 
 import torch
 from cuda.bindings import driver, nvrtc
+
+from server.kernels.compile_cache import cache_folder, cached
 
 SOURCES = Path(__file__).parent / "cuda"
 
@@ -146,12 +146,8 @@ def _cubin(name: str, prelude: str, macros: Mapping[str, int | str], architectur
     options += [f"-D{key}={value}" for key, value in sorted(macros.items())]
     version = nvrtc.nvrtcVersion()[1:]
     key = hashlib.sha256(repr((source, options, version)).encode()).hexdigest()
-    path = _cache_folder() / f"{name}-{key[:32]}.cubin"
-    if path.exists():
-        return path.read_bytes()
-    binary = compile_source(name, source, options)
-    _write(path, binary)
-    return binary
+    path = cache_folder() / f"{name}-{key[:32]}.cubin"
+    return cached(path, lambda: compile_source(name, source, options))
 
 
 def compile_source(name: str, source: str, options: list[str]) -> bytes:
@@ -166,19 +162,3 @@ def compile_source(name: str, source: str, options: list[str]) -> bytes:
     check(nvrtc.nvrtcGetCUBIN(program, binary))
     nvrtc.nvrtcDestroyProgram(program)
     return bytes(binary)
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "lorikeet" / "kernels"
-
-
-def _write(path: Path, binary: bytes) -> None:
-    """Whole or not at all; a cache that cannot be written costs the next start a second, no more."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(binary)
-        Path(file.name).replace(path)
-    except OSError:
-        return
