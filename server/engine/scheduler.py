@@ -149,7 +149,9 @@ class Scheduler:
         return not self._by_id
 
     def check(self) -> None:
-        """Blocks and slots are held by running sequences and by nobody else."""
+        """Blocks and slots are held by running sequences and by nobody else, each in its own adapter's slot."""
+        wrong = [s.id for s in self.running if self.slots.slot_of(s.request.adapter) != s.slot]
+        assert not wrong, f"sequences {wrong} run in slots that are not their adapters'"
         self.blocks.check([s.blocks for s in self.running])
         self.slots.check(dict(Counter(s.request.adapter for s in self.running if s.request.adapter)))
 

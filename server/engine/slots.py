@@ -91,6 +91,13 @@ class AdapterSlots:
         assert occupant.holds > 0 and occupant.placed.landed is None, "an adapter is used without being held"
         return occupant.placed.blob
 
+    def slot_of(self, digest: str) -> int | None:
+        """Where a held adapter stands; None if it does not."""
+        if not digest:
+            return BASE_SLOT
+        occupant = self._occupants.get(digest)
+        return occupant.slot if occupant is not None and occupant.holds else None
+
     def poll(self) -> None:
         """Takes in what the readers have brought since the last turn."""
         self._host.settle()

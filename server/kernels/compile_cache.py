@@ -14,7 +14,7 @@ def cache_folder() -> Path:
 
 
 def cached(path: Path, make: Callable[[], bytes]) -> bytes:
-    """The file's content, or `make`'s, which is then kept there. The file begins with its content's sha256."""
+    """The file's content, or `make`'s, which is then kept there; before it stands its sha256."""
     try:
         held = path.read_bytes()
     except OSError:

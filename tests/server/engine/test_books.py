@@ -124,6 +124,12 @@ def test_a_held_slot_is_never_taken_and_the_least_recent_goes_first() -> None:
     assert acquire(slots, "c") == b
     assert (slots.resident(), slots.held(), slots.num_evictions) == (["a", "c"], ["c"], 1)
     slots.check({"c": 1})
+    assert (slots.slot_of("c"), slots.slot_of("a"), slots.slot_of("b"), slots.slot_of("")) == (
+        b,
+        None,
+        None,
+        0,
+    )
     with pytest.raises(AssertionError, match="holds differ"):
         slots.check({})
 
