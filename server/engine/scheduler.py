@@ -149,7 +149,7 @@ class Scheduler:
         return not self._by_id
 
     def check(self) -> None:
-        """Blocks and slots are held by running sequences and by nobody else, each in its own adapter's slot."""
+        """Running sequences hold blocks and slots, each its own adapter's, and nobody else does."""
         wrong = [s.id for s in self.running if self.slots.slot_of(s.request.adapter) != s.slot]
         assert not wrong, f"sequences {wrong} run in slots that are not their adapters'"
         self.blocks.check([s.blocks for s in self.running])

@@ -147,6 +147,19 @@ def test_a_sequence_that_makes_the_step_raise_fails_alone(
     assert driven.failures[victim].reason == "internal"
 
 
+def test_a_sequence_in_another_adapters_slot_stops_the_engine(zoo: Any) -> None:
+    driven = drive(zoo.base, zoo.store)
+    for digest in ("rank4", "rank8-rs"):
+        driven.submit(PROMPT, zoo.digests[digest], max_new_tokens=50)
+    scheduler = driven.engine._scheduler
+    while len(scheduler.running) < 2:
+        driven.step()
+    first, second = scheduler.running
+    first.slot, second.slot = second.slot, first.slot
+    with pytest.raises(AssertionError, match="slots that are not their adapters'"):
+        driven.step()
+
+
 def test_what_cannot_ever_fit_fails_at_once(zoo: Any) -> None:
     driven = drive(zoo.base, zoo.store, cache_tokens=64)
     too_long, fits = driven.submit(PROMPT * 4, max_new_tokens=60), driven.submit(PROMPT, max_new_tokens=60)
