@@ -87,7 +87,7 @@ def measure(config: StepConfig, quantization: str, results: Results) -> None:
 
 def _floor(config: StepConfig, bench: Bench, batch: int, mix: str) -> float:
     """Bytes, with contexts as long as they are half way between a short answer and a long one."""
-    present = {"none": 0, "one": 1, "all": batch}[mix] * bench.adapters.num_bytes
+    present = {"off": 0, "none": 0, "one": 1, "all": batch}[mix] * bench.adapters.num_bytes
     context = config.prompt + (config.short + config.long) // 2
     size = 2 if bench.device.type == "cuda" else 4
     return step_bytes(config_of(config.model), bench.quantization, batch, present, context, size)

@@ -37,6 +37,9 @@ class Bench:
         self._twin = replace(self._decoder, layers=list(self._decoder.layers))
         self.adapters = RandomAdapters(self._decoder.config, config.rank, dtype, device.type == "cuda")
         self._engine = self._make(self._decoder, EngineConfig(**self._options()))
+        self._bare = self._engine
+        if "off" in config.mix_names:
+            self._bare = self._make(self._decoder, EngineConfig(**self._bare_options()))
 
     def _options(self) -> dict[str, Any]:
         batch = max(self.batches)
@@ -52,6 +55,10 @@ class Bench:
             "cache_tokens": tokens,
             "prefix_cache": False,
         }
+
+    def _bare_options(self) -> dict[str, Any]:
+        """Of a server that has no room for adapters."""
+        return {**self._options(), "adapter_slots": 1, "adapter_memory": 1 << 20}
 
     def _make(self, decoder: Decoder, config: EngineConfig) -> InProcess:
         engine, _ = make_engine(config, decoder, decoder.config.max_context, self.adapters)
@@ -76,10 +83,14 @@ class Bench:
 
     def _answer(self, batch: int, mix: str, num_tokens: int) -> tuple[float, float]:
         """Seconds, and those of them in which nobody waited for the device."""
-        begun, waited = time.perf_counter(), self._engine.engine.seconds_waited
-        self._engine.tokens(self._prompts(batch), digests(mix, batch), num_tokens)
+        engine = self._engine_of(mix)
+        begun, waited = time.perf_counter(), engine.engine.seconds_waited
+        engine.tokens(self._prompts(batch), digests(mix, batch), num_tokens)
         total = time.perf_counter() - begun
-        return total, total - (self._engine.engine.seconds_waited - waited)
+        return total, total - (engine.engine.seconds_waited - waited)
+
+    def _engine_of(self, mix: str) -> InProcess:
+        return self._bare if mix == "off" else self._engine
 
     def prefill(self, mix: str) -> float:
         """Tokens a second of one full step of prompts."""
@@ -89,7 +100,7 @@ class Bench:
         times = []
         for _ in range(self._config.repeats + 1):
             begun = time.perf_counter()
-            self._engine.tokens(prompts, digests(mix, count), 1)
+            self._engine_of(mix).tokens(prompts, digests(mix, count), 1)
             times.append(time.perf_counter() - begun)
         return count * length / min(times[1:])
 
@@ -148,4 +159,9 @@ class Bench:
 
 
 def digests(mix: str, batch: int) -> list[str]:
-    return {"none": [""] * batch, "one": ["1"] * batch, "all": [str(n + 1) for n in range(batch)]}[mix]
+    return {
+        "off": [""] * batch,
+        "none": [""] * batch,
+        "one": ["1"] * batch,
+        "all": [str(n + 1) for n in range(batch)],
+    }[mix]

@@ -8,7 +8,8 @@ import torch
 from loadtests.synthetic import MAX_CONTEXT, SHAPES
 from server.engine.config import COUNT, COUNT_OR_AUTO, check_options, option
 
-MIXES = ("none", "one", "all")
+# off: no adapter memory at all; none: room for adapters, and nobody uses one.
+MIXES = ("off", "none", "one", "all")
 QUANTIZATIONS = ("nf4", "int8", "none")
 # Prompts of a prefill step.
 MOST_PROMPTS = 8
@@ -19,7 +20,9 @@ class StepConfig:
     model: str = option("8b", "shape of the base", choices=tuple(SHAPES))
     batches: str = option("1,8,32,64", "requests in a step")
     quantizations: str = option(",".join(QUANTIZATIONS), "how the base is held")
-    mixes: str = option(",".join(MIXES), "adapters in a step: none, one for all requests, or one each")
+    mixes: str = option(
+        ",".join(MIXES), "adapters in a step: off (no room for any), none, one for all requests, or one each"
+    )
     rank: int = option(16, "of every adapter", bounds=COUNT)
     prompt: int = option(128, "tokens of a prompt", bounds=COUNT)
     short: int = option(16, "new tokens of the short answers", bounds=COUNT)

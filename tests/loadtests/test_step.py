@@ -138,23 +138,24 @@ def test_every_case_is_measured_told_and_written(tmp_path: Path, capsys: pytest.
     sizes = ["--batches", "1,2", "--quantizations", "nf4,none", "--prefill", "64"]
     assert main([*TINY, *sizes, "--json", str(file)]) == 0
     printed, written = capsys.readouterr().out, json.loads(file.read_text())
-    once = [("1", "none"), ("1", "all"), ("2", "none"), ("2", "one"), ("2", "all")]
+    once = [("1", "off"), ("1", "none"), ("1", "all")]
+    once += [("2", "off"), ("2", "none"), ("2", "one"), ("2", "all")]
     cases = [(name, *case) for name, case in product(names, once)]
     assert [tuple(row[:3]) for row in rows(printed, 9)] == cases
     assert {row[3] for row in rows(printed, 9)} == {f"{TICK * 1e3:.2f}"}
-    assert [step_bench.digests(mix, 2) for _, mix in once[2:]] == [["", ""], ["1", "1"], ["1", "2"]]
+    assert [step_bench.digests(mix, 2) for _, mix in once[3:]] == [["", ""], ["", ""], ["1", "1"], ["1", "2"]]
     steps = written["steps"]
     assert [(s["quantization"], str(s["batch"]), s["mix"]) for s in steps] == cases
     # A token more is a step more, however many requests share it; prompts cancel out.
     assert all(s["step_ms"] == pytest.approx(TICK * 1e3) for s in steps)
     adapter = RandomAdapters(config_of("tiny"), 16, F32, False).num_bytes
-    for s, present in zip(steps, [0, 1, 0, 1, 2] * 2, strict=True):
+    for s, present in zip(steps, [0, 0, 1, 0, 0, 1, 2] * 2, strict=True):
         # Half way between 4 and 7 new tokens after 8 of a prompt.
         shape = (s["quantization"], s["batch"], present * adapter, 8 + 5, 4)
         floor = floors.step_bytes(config_of("tiny"), *shape) / written["bandwidth"]
         assert s["floor_ms"] == pytest.approx(floor * 1e3) and s["floor_ms"] > 0
     mixes = [(p["quantization"], p["mix"]) for p in written["prefills"]]
-    assert mixes == list(product(names, ("none", "one", "all")))
+    assert mixes == list(product(names, ("off", "none", "one", "all")))
     # All prompts in one step.
     assert all(p["tokens_per_second"] == pytest.approx(64 / TICK) for p in written["prefills"])
     assert [(row[0], row[-1]) for row in rows(printed, 8)] == [(name, "agree") for name in names]
@@ -195,7 +196,7 @@ def test_wrong_options_end_in_exit_code_2(capsys: pytest.CaptureFixture[str]) ->
         ("--batches", "1,x", "must be whole numbers"),
         ("--batches", "0", "must be whole numbers"),
         ("--quantizations", "nf5", "may name nf4, int8, none"),
-        ("--mixes", "two", "may name none, one, all"),
+        ("--mixes", "two", "may name off, none, one, all"),
         ("--prompt", "17000", "at most 16384"),
         ("--prefill", "3", "0 or at least 8"),
         ("--json", "/no/such/folder/file", "no such folder"),
