@@ -1,5 +1,6 @@
 """Where a step's time goes on a CUDA device."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -20,15 +21,26 @@ def kernel_times(answer: Callable[[int], object], num_steps: int = 16) -> dict[s
 
 
 def _recorded(answer: Callable[[int], object], num_tokens: int) -> Counter[str]:
-    """Microseconds by kernel."""
+    """Microseconds by kernel: how much later the device was done because of it.
+
+    Kernels overlap, and one that waits for the one before it is not at work: each counts from that one's end.
+    """
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         answer(num_tokens)
         torch.cuda.synchronize()
+    events = [event for event in profile.events() if event.device_type.name == "CUDA"]
+    spans = [(event.time_range.start, event.time_range.end, _short(event.name)) for event in events]
+    return exclusive_times(spans)
+
+
+def exclusive_times(spans: list[tuple[float, float, str]]) -> Counter[str]:
+    """(begin, end, name) -> the time of each name in which nothing that ended before was still under way."""
     times: Counter[str] = Counter()
-    for event in profile.events():
-        if event.device_type.name == "CUDA":
-            times[_short(event.name)] += event.device_time
+    done = -math.inf
+    for begin, end, name in sorted(spans, key=lambda span: span[1]):
+        times[name] += end - max(begin, done)
+        done = end
     return times
 
 

@@ -53,6 +53,8 @@ class Results:
     kernels: dict[str, dict[str, float]] = field(default_factory=dict)
     adapter_bytes: int = 0
     adapter_copy_ms: float = 0.0
+    # What the bus takes for as many bytes.
+    bus_copy_ms: float = 0.0
 
 
 def run(config: StepConfig) -> int:
@@ -79,6 +81,7 @@ def measure(config: StepConfig, quantization: str, results: Results) -> None:
         results.prefills.append(PrefillSpeed(quantization, mix, bench.prefill(mix)))
     results.adapter_bytes = bench.adapters.num_bytes
     results.adapter_copy_ms = bench.copy_seconds() * 1e3
+    results.bus_copy_ms = bench.bus_seconds() * 1e3
     if config.profile and bench.device.type == "cuda":
         results.kernels[quantization] = bench.kernels()
     if config.check:
@@ -104,6 +107,7 @@ def report(config: StepConfig, results: Results) -> None:
         rows = [(p.quantization, p.mix, f"{p.tokens_per_second:,.0f}") for p in results.prefills]
         print_table(f"Prefill, {config.prefill} tokens in a step", ("base", "adapters", "tokens/s"), rows)
     copied = f"{results.adapter_bytes / 1e6:.0f} MB in {results.adapter_copy_ms:.2f} ms"
+    copied += f" (a bare copy: {results.bus_copy_ms:.2f})"
     print_table("One adapter", ("", "from host memory to the device"), [(f"rank {config.rank}", copied)])
     for quantization, kernels in results.kernels.items():
         rows = [(name, f"{ms:.3f}", f"{ms / sum(kernels.values()):.0%}") for name, ms in kernels.items()]

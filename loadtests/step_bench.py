@@ -51,7 +51,8 @@ class Bench:
             "host_cache_bytes": self.adapters.num_bytes * batch,
             "max_rank": max(self._config.rank, 64),
             "max_running": batch,
-            "step_tokens": max(self._config.prefill, 512),
+            # All prompts fit one step: then long and short answers differ in decode steps alone.
+            "step_tokens": max(self._config.prefill, batch * self._config.prompt),
             "cache_tokens": tokens,
             "prefix_cache": False,
         }
@@ -133,6 +134,18 @@ class Bench:
         """Milliseconds of a decode step by kernel, at the largest batch with an adapter each."""
         batch = max(self.batches)
         return kernel_times(lambda count: self._answer(batch, "all", count))
+
+    def bus_seconds(self) -> float:
+        """Of a bare copy of as many bytes: what the bus takes."""
+        source = self.adapters("0").flat
+        target = torch.empty_like(source, device=self.device)
+        times = []
+        for _ in range(6):
+            begun = time.perf_counter()
+            target.copy_(source, non_blocking=True)
+            synchronize(self.device)
+            times.append(time.perf_counter() - begun)
+        return min(times)
 
     def copy_seconds(self) -> float:
         """Of one adapter from host memory to the device, nothing else going on."""
