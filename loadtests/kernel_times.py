@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 
 import torch
@@ -20,7 +20,7 @@ def kernel_times(answer: Callable[[int], object], num_steps: int = 16) -> dict[s
     return {**kept, "others": rest} if rest > 0 else kept
 
 
-def _recorded(answer: Callable[[int], object], num_tokens: int) -> Counter[str]:
+def _recorded(answer: Callable[[int], object], num_tokens: int) -> defaultdict[str, float]:
     """Microseconds by kernel: how much later the device was done because of it.
 
     Kernels overlap, and one that waits for the one before it is not at work: each counts from that one's end.
@@ -34,9 +34,9 @@ def _recorded(answer: Callable[[int], object], num_tokens: int) -> Counter[str]:
     return exclusive_times(spans)
 
 
-def exclusive_times(spans: list[tuple[float, float, str]]) -> Counter[str]:
+def exclusive_times(spans: list[tuple[float, float, str]]) -> defaultdict[str, float]:
     """(begin, end, name) -> the time of each name in which nothing that ended before was still under way."""
-    times: Counter[str] = Counter()
+    times: defaultdict[str, float] = defaultdict(float)
     done = -math.inf
     for begin, end, name in sorted(spans, key=lambda span: span[1]):
         times[name] += end - max(begin, done)
