@@ -10,7 +10,7 @@ from adapters.errors import (
     UploadRejected,
     UploadTooLarge,
 )
-from adapters.files import CONFIG_NAME, FILE_NAMES, WEIGHTS_NAME
+from adapters.files import CONFIG_NAME, FILE_NAMES, OPTIONAL_FILES, TOKENIZER_FILES, WEIGHTS_NAME
 from adapters.format import inspect
 from adapters.manifest import BaseShapes, FileSpec, Manifest, content_digest
 from adapters.names import Reference, check_name, check_tenant, parse_reference
@@ -22,6 +22,8 @@ from adapters.targets import Target
 __all__ = [
     "CONFIG_NAME",
     "FILE_NAMES",
+    "OPTIONAL_FILES",
+    "TOKENIZER_FILES",
     "WEIGHTS_NAME",
     "AdapterError",
     "AdapterNotFound",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from adapters.durable import make_folder, sync_folder
 from adapters.errors import InvalidAdapter
-from adapters.files import open_regular, size_and_sha256
-from adapters.manifest import FileSpec, Manifest
+from adapters.files import describe
+from adapters.manifest import Manifest
 
 MANIFEST_NAME = "manifest.json"
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
@@ -86,11 +86,6 @@ def empty(folder: Path) -> None:
 def _is_intact(folder: Path, manifest: Manifest) -> bool:
     try:
         Manifest.from_json((folder / MANIFEST_NAME).read_text())
-        return all(_describe(folder / file.name) == file for file in manifest.files)
+        return all(describe(folder / file.name) == file for file in manifest.files)
     except (InvalidAdapter, OSError, ValueError):
         return False
-
-
-def _describe(path: Path) -> FileSpec:
-    with open_regular(path) as fd:
-        return FileSpec(path.name, *size_and_sha256(fd))

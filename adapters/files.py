@@ -8,14 +8,36 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.errors import InvalidAdapter
+from adapters.strict_json import show
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 FILE_NAMES = (CONFIG_NAME, WEIGHTS_NAME)
+CARD_NAME = "README.md"
+STORY_NAME = "lorikeet_manifest.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
 MAX_CONFIG_BYTES = 64 * 1024
+_MIB = 1024 * 1024
+# What may come with an adapter -> bytes that are taken of it.
+OPTIONAL_FILES = {
+    CARD_NAME: _MIB,
+    STORY_NAME: _MIB,
+    "tokenizer.json": 64 * _MIB,
+    "tokenizer_config.json": 4 * _MIB,
+    "special_tokens_map.json": _MIB,
+    "added_tokens.json": 4 * _MIB,
+    "chat_template.jinja": _MIB,
+}
 CHUNK_BYTES = 1024 * 1024
 # What the folder's author can cause; anything else, such as EIO, is the disk's fault and stays an OSError.
 _NOT_A_FILE = (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EACCES, errno.ENOTDIR)
@@ -66,3 +88,32 @@ def size_and_sha256(fd: int) -> tuple[int, str]:
     for chunk in chunks(fd, 0, size):
         digest.update(chunk)
     return size, digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """One file: its name, size in bytes and hex sha256."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+def describe(path: Path) -> FileSpec:
+    """Reads and hashes a file; raises InvalidAdapter unless it is a regular one."""
+    with open_regular(path) as fd:
+        return FileSpec(path.name, *size_and_sha256(fd))
+
+
+def check_folder(folder: Path, allow_extra: bool) -> tuple[tuple[str, ...], list[str]]:
+    """The names of an adapter's files in it, sorted, and what is wrong with the others."""
+    try:
+        present = set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return (), [f"{folder} is no folder"]
+    known = present.intersection(FILE_NAMES) | present.intersection(OPTIONAL_FILES)
+    extra = set() if allow_extra else present - known
+    problems = [f"{name} is missing" for name in FILE_NAMES if name not in present]
+    return tuple(sorted(known)), problems + [
+        f"{show(name)} is no part of an adapter" for name in sorted(extra)
+    ]

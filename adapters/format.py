@@ -1,71 +1,107 @@
 """The check of a PEFT folder against the base: what is served is exact, and every problem is named at once.
 
-names    every tensor is the A or B of exactly one targeted linear, and every target has both
-shapes   A: [rank, in_features], B: [out_features, rank]
-numbers  all finite, and no entry of scale * B A can exceed MAX_DELTA
+names    every tensor is called for by exactly one place, and everything that is called for is there
+shapes   those of this base
+numbers  all finite, and small enough for a trained update
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
+from adapters.companions import check_companions
 from adapters.errors import InvalidAdapter
-from adapters.files import CONFIG_NAME, FILE_NAMES, WEIGHTS_NAME, open_regular, size_and_sha256
+from adapters.files import (
+    CONFIG_NAME,
+    STORY_NAME,
+    WEIGHTS_NAME,
+    check_folder,
+    describe,
+    open_regular,
+)
 from adapters.header import TensorInfo, read_header
-from adapters.manifest import BaseShapes, FileSpec, Manifest, content_digest
+from adapters.manifest import BaseShapes, Manifest, content_digest
 from adapters.numeric import max_magnitude
-from adapters.peft_config import LoraConfig, read_config
+from adapters.peft_config import AdapterConfig, read_config
+from adapters.plan import CARRIED, Plan, make_plan
+from adapters.story import contradictions, mismatches, read_story
 from adapters.strict_json import show
-from adapters.targets import Target, find_targets
 
-KIND = "lora"
-PREFIX = "base_model.model."
 # Trained updates stay below 1 per entry; a million is far beyond use and far from overflowing bfloat16.
 MAX_DELTA = 1e6
+_PAIR_PARTS = ("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B")
 
 T = TypeVar("T")
 
 
-def inspect(folder: Path, base: BaseShapes, max_rank: int, *, allow_extra: bool = False) -> Manifest:
+def inspect(
+    folder: Path,
+    base: BaseShapes,
+    max_rank: int,
+    *,
+    allow_extra: bool = False,
+    allow_base_mismatch: bool = False,
+) -> Manifest:
     """Checks the PEFT folder and returns its manifest; raises InvalidAdapter with every problem.
 
-    `allow_extra` tolerates files beside the adapter's two, such as the model card of a training run.
+    `allow_extra` tolerates files that no adapter has, such as the log of a training run.
+    `allow_base_mismatch` takes an adapter whose trainer says that it was made for another base, and notes
+    that in the manifest.
     """
-    problems = _check_files(folder, allow_extra)
+    present, problems = check_folder(folder, allow_extra)
     if problems:
         raise InvalidAdapter(problems)
     config = _gather(lambda: read_config(folder / CONFIG_NAME, max_rank), problems)
-    with open_regular(folder / WEIGHTS_NAME) as fd:
-        tensors = _gather(lambda: read_header(fd), problems)
-        if config is None or tensors is None:
-            raise InvalidAdapter(problems)
-        targets = find_targets(config, base.linears)
-        _check_tensors(tensors, targets, base, problems)
-        if not problems:
-            _check_numbers(fd, tensors, targets, problems)
-        if problems:
-            raise InvalidAdapter(problems)
-        weights = FileSpec(WEIGHTS_NAME, *size_and_sha256(fd))
-    return _manifest(config, tensors, targets, (_describe(folder / CONFIG_NAME), weights))
+    tokenizer_files = check_companions(folder, present, problems)
+    story = _gather(lambda: read_story(folder), problems) if STORY_NAME in present else None
+    tensors = _gather(lambda: _read_tensors(folder, config), problems)
+    if config is None or tensors is None:
+        raise InvalidAdapter(problems)
+    plan = make_plan(config, base, problems)
+    _check_tensors(tensors, plan, problems)
+    if not problems:
+        _check_numbers(folder, tensors, plan, problems)
+    if problems:
+        raise InvalidAdapter(problems)
+    files = tuple(describe(folder / name) for name in present)
+    odd = mismatches(story, base) if story else ()
+    if story:
+        problems += contradictions(story, plan.targets, {file.name: file.sha256 for file in files})
+        problems += [] if allow_base_mismatch else [f"{text}; train over this base" for text in odd]
+    if problems:
+        raise InvalidAdapter(problems)
+    dtypes = {info.dtype for info in tensors.values()}
+    return Manifest(
+        digest=content_digest(files),
+        files=files,
+        kind=kind_name(config),
+        rank=max((target.rank for target in plan.targets.values()), default=0),
+        num_parameters=sum(math.prod(info.shape) for info in tensors.values()),
+        targets=plan.targets,
+        base_model_name=config.base_model_name,
+        dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
+        direct=is_direct(config, plan, tensors),
+        num_virtual_tokens=config.options.get("num_virtual_tokens", 0),
+        top_token=_top_token(plan, tensors, base),
+        tokenizer_files=tokenizer_files,
+        story=story,
+        mismatches=odd,
+    )
 
 
-def pair_names(linear: str) -> tuple[str, str]:
-    """The names of a linear's A and B in the file."""
-    return f"{PREFIX}{linear}.lora_A.weight", f"{PREFIX}{linear}.lora_B.weight"
+def kind_name(config: AdapterConfig) -> str:
+    """What listings call it: DoRA is a setting of LoRA to PEFT and a kind of its own to everyone else."""
+    return "dora" if config.options.get("use_dora") else config.kind.name
 
 
-def _check_files(folder: Path, allow_extra: bool) -> list[str]:
-    try:
-        present = set(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return [f"{folder} is no folder"]
-    extra = set() if allow_extra else present.difference(FILE_NAMES)
-    missing = [f"{name} is missing" for name in FILE_NAMES if name not in present]
-    return missing + [f"{show(name)} is no part of an adapter" for name in sorted(extra)]
+def is_direct(config: AdapterConfig, plan: Plan, names: Collection[str]) -> bool:
+    """Whether its normal form needs neither the base's weights nor a conversion."""
+    needs_base = config.options.get("use_dora") or config.bias != "none"
+    return config.kind.direct and not needs_base and not set(plan.optional) & set(names)
 
 
 def _gather(read: Callable[[], T], problems: list[str]) -> T | None:
@@ -76,62 +112,66 @@ def _gather(read: Callable[[], T], problems: list[str]) -> T | None:
         return None
 
 
-def _describe(path: Path) -> FileSpec:
-    with open_regular(path) as fd:
-        return FileSpec(path.name, *size_and_sha256(fd))
+def _read_tensors(folder: Path, config: AdapterConfig | None) -> dict[str, TensorInfo]:
+    with open_regular(folder / WEIGHTS_NAME) as fd:
+        if config is None:
+            return read_header(fd)
+        return read_header(fd, config.kind.max_dims, config.kind.may_be_empty)
 
 
-def _check_tensors(
-    tensors: dict[str, TensorInfo], targets: dict[str, Target], base: BaseShapes, problems: list[str]
-) -> None:
-    if not targets:
+def _check_tensors(tensors: dict[str, TensorInfo], plan: Plan, problems: list[str]) -> None:
+    if not plan.claims:
         problems.append(
             "target_modules matches no linear of this base; was the adapter trained on another base?"
         )
-    unclaimed = set(tensors)
-    for linear, target in targets.items():
-        out_features, in_features = base.linears[linear]
-        shapes = (target.rank, in_features), (out_features, target.rank)
-        for name, shape in zip(pair_names(linear), shapes, strict=True):
-            unclaimed.discard(name)
-            if name not in tensors:
-                problems.append(f"tensor {show(name)} is missing although {CONFIG_NAME} targets {linear}")
-            elif tensors[name].shape != shape:
-                problems.append(
-                    f"tensor {show(name)} has shape {tensors[name].shape}, this base needs {shape}"
-                )
+    for name, claim in {**plan.optional, **plan.claims}.items():
+        if name not in tensors:
+            if name in plan.claims:
+                place = claim.place or "it"
+                problems.append(f"tensor {show(name)} is missing although {CONFIG_NAME} targets {place}")
+        elif not claim.fits(tensors[name].shape):
+            problems.append(
+                f"tensor {show(name)} has shape {tensors[name].shape}, this base needs {claim.shape}"
+            )
+    unclaimed = set(tensors) - set(plan.claims) - set(plan.optional)
     problems.extend(
         f"tensor {show(name)} belongs to no targeted linear of this base" for name in sorted(unclaimed)
     )
 
 
-def _check_numbers(
-    fd: int, tensors: dict[str, TensorInfo], targets: dict[str, Target], problems: list[str]
-) -> None:
-    for linear, target in targets.items():
-        a, b = (max_magnitude(fd, tensors[name]) for name in pair_names(linear))
-        if math.isnan(a) or math.isnan(b):
-            problems.append(f"the weights of {linear} hold NaN or infinity; was the training run diverging?")
-        elif not a * b * target.scale * target.rank <= MAX_DELTA:
+def _check_numbers(folder: Path, tensors: dict[str, TensorInfo], plan: Plan, problems: list[str]) -> None:
+    magnitudes: dict[str, dict[str, float]] = defaultdict(dict)
+    with open_regular(folder / WEIGHTS_NAME) as fd:
+        for name, claim in {**plan.optional, **plan.claims}.items():
+            if name in tensors:
+                magnitudes[claim.place][claim.part] = max_magnitude(fd, tensors[name])
+    for place, parts in magnitudes.items():
+        what = place or "the shared parts"
+        if any(math.isnan(value) for value in parts.values()):
+            problems.append(f"the weights of {what} hold NaN or infinity; was the training run diverging?")
+        elif not _bound(place, parts, plan) <= MAX_DELTA:
             problems.append(
-                f"the weights of {linear} are too large to be a trained update (bound {MAX_DELTA:g})"
+                f"the weights of {what} are too large to be a trained update (bound {MAX_DELTA:g})"
             )
 
 
-def _manifest(
-    config: LoraConfig,
-    tensors: dict[str, TensorInfo],
-    targets: dict[str, Target],
-    files: tuple[FileSpec, ...],
-) -> Manifest:
-    dtypes = {info.dtype for info in tensors.values()}
-    return Manifest(
-        digest=content_digest(files),
-        files=files,
-        kind=KIND,
-        rank=max(target.rank for target in targets.values()),
-        num_parameters=sum(math.prod(info.shape) for info in tensors.values()),
-        targets=targets,
-        base_model_name=config.base_model_name,
-        dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
-    )
+def _bound(place: str, parts: dict[str, float], plan: Plan) -> float:
+    """The largest entry that scale * B A can have, or that the file has of anything else."""
+    rest, target = dict(parts), plan.targets.get(place)
+    pair = [rest.pop(part) for part in parts if part in _PAIR_PARTS]
+    if target is None or len(pair) != 2:
+        return max(parts.values())
+    return max([*rest.values(), pair[0] * pair[1] * target.scale * target.rank])
+
+
+def _top_token(plan: Plan, tensors: dict[str, TensorInfo], base: BaseShapes) -> int:
+    """The highest token that the adapter adds, -1 if it adds none."""
+    rows = [token for ids in plan.token_ids.values() for token in ids]
+    grown = {**plan.optional, **plan.claims}
+    tables = [
+        tensors[name].shape[0] - 1
+        for name, claim in grown.items()
+        if name in tensors and (claim.grows or claim.part == CARRIED)
+    ]
+    top = max([*rows, *tables], default=-1)
+    return top if top >= base.vocab_size else -1

@@ -7,6 +7,7 @@ Every step is bounded, so a hostile header costs milliseconds where the stock pa
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,20 @@ _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
 @dataclass(frozen=True)
+class Taken:
+    """Which shapes a kind's tensors may have."""
+
+    max_dims: int
+    may_be_empty: bool
+
+    def takes(self, shape: list[int]) -> bool:
+        return 1 <= len(shape) <= self.max_dims and (self.may_be_empty or 0 not in shape)
+
+    def __str__(self) -> str:
+        return "1 or 2" if self.max_dims == MAX_DIMS else f"1 to {self.max_dims}"
+
+
+@dataclass(frozen=True)
 class TensorInfo:
     """One tensor: its dtype name, shape, and bytes [start, end) counted from the beginning of the file."""
 
@@ -35,15 +50,19 @@ class TensorInfo:
     end: int
 
 
-def read_header(fd: int) -> dict[str, TensorInfo]:
+def read_header(fd: int, max_dims: int = MAX_DIMS, may_be_empty: bool = False) -> dict[str, TensorInfo]:
     """Reads the header of an open file; raises InvalidAdapter with every problem."""
-    return parse_header(read_at(fd, 0, 8 + MAX_HEADER_BYTES), os.fstat(fd).st_size)
+    raw = read_at(fd, 0, 8 + MAX_HEADER_BYTES)
+    return parse_header(raw, os.fstat(fd).st_size, max_dims, may_be_empty)
 
 
-def parse_header(raw: bytes, file_size: int) -> dict[str, TensorInfo]:
+def parse_header(
+    raw: bytes, file_size: int, max_dims: int = MAX_DIMS, may_be_empty: bool = False
+) -> dict[str, TensorInfo]:
     """Parses the first bytes of a file that is `file_size` bytes long.
 
-    `raw` needs to hold the length and the header, more is ignored. Raises InvalidAdapter with every problem.
+    `raw` needs to hold the length and the header, more is ignored. `may_be_empty` takes dimensions of 0,
+    which a pruned rank has. Raises InvalidAdapter with every problem.
     """
     length = _header_length(raw, file_size)
     header = parse_object(raw[8 : 8 + length], f"the header of {WEIGHTS_NAME}", MAX_DEPTH)
@@ -54,7 +73,8 @@ def parse_header(raw: bytes, file_size: int) -> dict[str, TensorInfo]:
         raise InvalidAdapter(problems)
     tensors = {}
     for name, entry in header.items():
-        if (info := _read_entry(name, entry, 8 + length, problems)) is not None:
+        info = _read_entry(name, entry, 8 + length, Taken(max_dims, may_be_empty), problems)
+        if info is not None:
             tensors[name] = info
     if not problems:
         _check_layout(tensors, 8 + length, file_size, problems)
@@ -85,7 +105,9 @@ def _check_metadata(metadata: Any, problems: list[str]) -> None:
         problems.append(f"__metadata__ is larger than {MAX_METADATA_BYTES} bytes")
 
 
-def _read_entry(name: str, entry: Any, data_start: int, problems: list[str]) -> TensorInfo | None:
+def _read_entry(
+    name: str, entry: Any, data_start: int, taken: Taken, problems: list[str]
+) -> TensorInfo | None:
     if not isinstance(entry, dict) or set(entry) != _FIELDS:
         problems.append(f"tensor {show(name)} must have exactly dtype, shape and data_offsets")
         return None
@@ -95,14 +117,14 @@ def _read_entry(name: str, entry: Any, data_start: int, problems: list[str]) -> 
             f"tensor {show(name)} has dtype {show(dtype)}; save it as one of {', '.join(ITEM_SIZES)}"
         )
         return None
-    if not _is_counts(shape) or not 1 <= len(shape) <= MAX_DIMS or 0 in shape:
-        problems.append(f"tensor {show(name)} has shape {show(shape)}; 1 or 2 positive dimensions are taken")
+    if not _is_counts(shape) or not taken.takes(shape):
+        problems.append(f"tensor {show(name)} has shape {show(shape)}; {taken} positive dimensions are taken")
         return None
     if not _is_counts(offsets) or len(offsets) != 2:
         problems.append(f"tensor {show(name)} has data_offsets {show(offsets)}; two offsets are needed")
         return None
     start, end = offsets
-    num_bytes = shape[0] * (shape[1] if len(shape) == 2 else 1) * ITEM_SIZES[dtype]
+    num_bytes = math.prod(shape) * ITEM_SIZES[dtype]
     if end - start != num_bytes:
         problems.append(f"tensor {show(name)} takes {num_bytes} bytes but its offsets span {end - start}")
         return None

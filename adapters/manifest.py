@@ -8,34 +8,24 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from adapters.targets import Target
+from adapters.files import FileSpec as FileSpec
+from adapters.shapes import BaseShapes as BaseShapes
+from adapters.shapes import Target
 
 FORMAT_TAG = "lorikeet-adapter-v1"
 
 
 @dataclass(frozen=True)
-class FileSpec:
-    """One file: its name, size in bytes and hex sha256."""
+class Conversion:
+    """How a prepared adapter's normal form came about.
 
-    name: str
-    size: int
-    sha256: str
+    `rank` is the highest that is served; `error` the largest relative error of an update, in the Frobenius
+    norm: 0 where the form is exact. `base` is the fingerprint of the base that it was made for.
+    """
 
-
-@dataclass(frozen=True)
-class BaseShapes:
-    """The base's linears: full name such as `model.layers.0.mlp.up_proj` -> (out_features, in_features)."""
-
-    linears: dict[str, tuple[int, int]]
-
-    def to_json(self) -> str:
-        """A JSON object of name -> [out, in]."""
-        return json.dumps(self.linears)
-
-    @staticmethod
-    def from_json(text: str) -> BaseShapes:
-        """Reads what `to_json` wrote."""
-        return BaseShapes({name: (shape[0], shape[1]) for name, shape in json.loads(text).items()})
+    rank: int
+    error: float
+    base: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +33,11 @@ class Manifest:
     """A checked adapter.
 
     `rank` is the highest of its targets; `dtype` is the tensors' safetensors name, or "mixed";
-    `base_model_name` is what the trainer wrote and is never looked up.
+    `base_model_name` is what the trainer wrote and is never looked up. An adapter that is not `direct` is
+    served from what `prepared` made of it for one base. `num_virtual_tokens` stand before every prompt;
+    `top_token` is the highest token id that it has rows for beyond the base's vocabulary, or -1.
+    `tokenizer_files` are those of its own that it brought. `story` is what its trainer told of it, and
+    `mismatches` what of that is not so here.
     """
 
     digest: str
@@ -54,6 +48,13 @@ class Manifest:
     targets: dict[str, Target]
     base_model_name: str
     dtype: str
+    direct: bool = True
+    num_virtual_tokens: int = 0
+    top_token: int = -1
+    tokenizer_files: tuple[str, ...] = ()
+    story: dict[str, Any] | None = None
+    mismatches: tuple[str, ...] = ()
+    conversion: Conversion | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -65,6 +66,7 @@ class Manifest:
         fields: dict[str, Any] = {key: getattr(self, key) for key in self.__dataclass_fields__}
         fields["files"] = [asdict(file) for file in self.files]
         fields["targets"] = {name: [target.rank, target.scale] for name, target in self.targets.items()}
+        fields["conversion"] = None if self.conversion is None else asdict(self.conversion)
         return json.dumps({"format": FORMAT_TAG, **fields})
 
     @staticmethod
@@ -78,6 +80,10 @@ class Manifest:
             fields["targets"] = {
                 name: Target(rank, scale) for name, (rank, scale) in fields["targets"].items()
             }
+            if fields.get("conversion") is not None:
+                fields["conversion"] = Conversion(**fields["conversion"])
+            for name in ("tokenizer_files", "mismatches"):
+                fields[name] = tuple(fields.get(name, ()))
             return Manifest(**fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("the manifest lacks a field or has a wrong one") from error

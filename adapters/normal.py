@@ -1,24 +1,13 @@
-"""The normal form: per linear one low-rank pair, the scale folded into B. The only file that needs torch.
+"""The normal form, into which every kind is turned exactly and which is all that is served.
 
-delta W = B A,   A: [rank, in_features],   B: [out_features, rank], already times alpha / rank
+y = gain * (W (input_gain * x) + b_base + B A x) + bias,   A: [rank, in],   B: [out, rank], scale folded in
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
-
-from adapters.errors import InvalidAdapter
-from adapters.files import WEIGHTS_NAME, open_regular
-from adapters.format import pair_names
-from adapters.header import TensorInfo, parse_header
-from adapters.manifest import FileSpec, Manifest
-
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -28,36 +17,85 @@ class LowRank:
     a: Tensor
     b: Tensor
 
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
 
-def load(folder: Path, manifest: Manifest, dtype: torch.dtype = torch.float32) -> dict[str, LowRank]:
-    """Reads a checked adapter; raises InvalidAdapter if any file is no longer what was checked.
 
-    The bytes that are hashed are the bytes that become tensors: nothing is read twice.
+@dataclass(frozen=True)
+class LinearChange:
+    """y = gain * (W (input_gain * x) + b_base + B A x) + bias; what is None changes nothing.
+
+    DoRA: gain = m / ||W + B A||_row, bias = (1 - gain) * b_base, because PEFT leaves the base's bias
+    unscaled. IA3: gain = l, which scales the base's bias too, or input_gain = l for feed-forward linears.
+    An adapter never has both input_gain and low_rank at one linear.
     """
-    contents = {spec.name: _read_verified(folder / spec.name, spec) for spec in manifest.files}
-    weights = contents[WEIGHTS_NAME]
-    tensors = parse_header(bytes(weights[: 8 + int.from_bytes(weights[:8], "little")]), len(weights))
-    pairs = {}
-    for linear, target in manifest.targets.items():
-        a, b = (_tensor(weights, tensors[name]) for name in pair_names(linear))
-        pairs[linear] = LowRank(a.to(dtype), (b.float() * target.scale).to(dtype))
-    return pairs
+
+    low_rank: LowRank | None = None
+    gain: Tensor | None = None  # [out]
+    bias: Tensor | None = None  # [out], added after the gain
+    input_gain: Tensor | None = None  # [in]
 
 
-def _read_verified(path: Path, spec: FileSpec) -> bytearray:
-    content = bytearray(spec.size + 1)
-    with open_regular(path) as fd, open(fd, "rb", buffering=0, closefd=False) as file:
-        size, view = 0, memoryview(content)
-        while size < len(content) and (num_read := file.readinto(view[size:])):
-            size += num_read
-    del view
-    del content[size:]
-    if size != spec.size or hashlib.sha256(content).hexdigest() != spec.sha256:
-        raise InvalidAdapter([f"{path.name} is not the file that was checked; its bytes changed on disk"])
-    return content
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows that replace those of a table, or extend it where an id is beyond the base's vocabulary."""
+
+    ids: Tensor  # [n] int64, ascending
+    rows: Tensor  # [n, hidden]
 
 
-def _tensor(weights: bytearray, info: TensorInfo) -> Tensor:
-    # A copy, because the file promises no alignment and a pair should not keep the whole file alive.
-    own = bytearray(memoryview(weights)[info.start : info.end])
-    return torch.frombuffer(own, dtype=_DTYPES[info.dtype]).reshape(info.shape)
+@dataclass(frozen=True)
+class EmbeddingChange:
+    """Of the input embedding: `full` instead of the base's, `low_rank` added, `rows` instead of all that.
+
+    The pair adds b @ a[:, t] to token t: a [rank, vocab], b [hidden, rank].
+    """
+
+    low_rank: LowRank | None = None
+    full: Tensor | None = None  # [vocab, hidden]
+    rows: TokenRows | None = None
+
+
+@dataclass(frozen=True)
+class HeadChange:
+    """Of the head, in the same order: a [rank, hidden], b [vocab, rank].
+
+    A token beyond the base's vocabulary that has no row here cannot be generated.
+    """
+
+    low_rank: LowRank | None = None
+    full: Tensor | None = None  # [vocab, hidden]
+    rows: TokenRows | None = None
+    bias: Tensor | None = None  # [vocab]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Virtual tokens before every prompt. Exactly one is set."""
+
+    embeddings: Tensor | None = None  # [n, hidden]
+    keys_values: Tensor | None = None  # [layers, 2, n, kv_heads, head_dim], keys as the cache holds them
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """One adapter, by the checkpoint's names of the modules that it changes."""
+
+    linears: dict[str, LinearChange] = field(default_factory=dict)
+    embedding: EmbeddingChange | None = None
+    head: HeadChange | None = None
+    norms: dict[str, Tensor] = field(default_factory=dict)
+    prefix: Prefix | None = None
+
+    def pairs(self) -> dict[str, LowRank] | None:
+        """Its low-rank pairs if it is nothing but those."""
+        if self.embedding or self.head or self.norms or self.prefix:
+            return None
+        pairs = {}
+        for name, change in self.linears.items():
+            rest = (change.gain, change.bias, change.input_gain)
+            if change.low_rank is None or any(part is not None for part in rest):
+                return None
+            pairs[name] = change.low_rank
+        return pairs

@@ -28,14 +28,22 @@ _log = logging.getLogger(__name__)
 _COMMAND = "import sys; from adapters.sandbox import main; sys.exit(main())"
 
 
-def inspect_in_sandbox(folder: Path, base: BaseShapes, max_rank: int) -> Manifest:
+def inspect_in_sandbox(
+    folder: Path, base: BaseShapes, max_rank: int, allow_base_mismatch: bool = False
+) -> Manifest:
     """`inspect` in a limited subprocess; blocks, so call it off the event loop.
 
     Raises InvalidAdapter for every problem, and also when the child crashes or exceeds its limits. Raises
     StoreUnavailable when the folder cannot be read or no process can be started.
     """
     cpu_seconds = _cpu_seconds(folder)
-    task = {"folder": str(folder), "base": base.to_json(), "max_rank": max_rank, "cpu_seconds": cpu_seconds}
+    task = {
+        "folder": str(folder),
+        "base": base.to_json(),
+        "max_rank": max_rank,
+        "allow_base_mismatch": allow_base_mismatch,
+        "cpu_seconds": cpu_seconds,
+    }
     try:
         child = subprocess.run(
             [sys.executable, "-s", "-c", _COMMAND],
@@ -59,7 +67,12 @@ def main() -> int:
     task = json.load(sys.stdin)
     _limit(int(task["cpu_seconds"]))
     try:
-        manifest = inspect(Path(task["folder"]), BaseShapes.from_json(task["base"]), task["max_rank"])
+        manifest = inspect(
+            Path(task["folder"]),
+            BaseShapes.from_json(task["base"]),
+            task["max_rank"],
+            allow_base_mismatch=task["allow_base_mismatch"],
+        )
         answer: dict[str, object] = {"manifest": manifest.to_json()}
     except InvalidAdapter as error:
         answer = {"problems": list(error.problems)}

@@ -18,7 +18,7 @@ from typing import Self
 
 from adapters.durable import create, storage_errors, write_all
 from adapters.errors import ChecksumMismatch, UploadRejected, UploadTooLarge
-from adapters.files import CONFIG_NAME, FILE_NAMES, MAX_CONFIG_BYTES
+from adapters.files import CONFIG_NAME, FILE_NAMES, MAX_CONFIG_BYTES, OPTIONAL_FILES
 from adapters.manifest import FileSpec
 from adapters.strict_json import show
 
@@ -27,9 +27,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 def check_declaration(files: Sequence[FileSpec], max_bytes: int) -> None:
     """Raises UploadRejected or UploadTooLarge if these files would never be taken."""
-    if sorted(file.name for file in files) != sorted(FILE_NAMES):
-        names = show([file.name for file in files])
-        raise UploadRejected(f"The upload declares {names}; declare exactly {' and '.join(FILE_NAMES)}.")
+    _check_names([file.name for file in files])
+    limits = {CONFIG_NAME: MAX_CONFIG_BYTES, **OPTIONAL_FILES}
     for file in files:
         if file.size < 1:
             raise UploadRejected(f"{file.name} is declared with {file.size} bytes; declare its true size.")
@@ -37,15 +36,24 @@ def check_declaration(files: Sequence[FileSpec], max_bytes: int) -> None:
             raise UploadRejected(
                 f"{file.name} is declared without a sha256; declare 64 lower-case hex digits."
             )
-        if file.name == CONFIG_NAME and file.size > MAX_CONFIG_BYTES:
+        if file.size > limits.get(file.name, file.size):
             raise UploadRejected(
-                f"{CONFIG_NAME} is declared with {file.size} bytes; at most {MAX_CONFIG_BYTES} are taken."
+                f"{file.name} is declared with {file.size} bytes; at most {limits[file.name]} are taken."
             )
     total = sum(file.size for file in files)
     if total > max_bytes:
         raise UploadTooLarge(
             f"The adapter has {total} bytes; at most {max_bytes} are taken. Train it with a lower rank."
         )
+
+
+def _check_names(names: list[str]) -> None:
+    if len(set(names)) == len(names) and set(FILE_NAMES) <= set(names) <= {*FILE_NAMES, *OPTIONAL_FILES}:
+        return
+    raise UploadRejected(
+        f"The upload declares {show(names)}; declare {' and '.join(FILE_NAMES)}, each once, and besides them "
+        f"only {', '.join(OPTIONAL_FILES)}."
+    )
 
 
 class _OpenFile:

@@ -1,13 +1,9 @@
-"""Which linears an adapter changes, at which rank and scale, by PEFT's own matching rules.
-
-y = W x + scale * B (A x),   A: [rank, in],  B: [out, rank],  scale = alpha / rank, or alpha / sqrt(rank)
-"""
+"""Which places an adapter changes, at which rank and scale, by PEFT's own matching rules."""
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from adapters.patterns import (
@@ -18,37 +14,63 @@ from adapters.patterns import (
     index_finder,
     suffix_matcher,
 )
-from adapters.peft_config import LoraConfig
+from adapters.peft_config import AdapterConfig
+from adapters.shapes import EMBEDDING, HEAD, BaseShapes
+from adapters.shapes import Target as Target
 
 Number = TypeVar("Number", int, float)
 
 
-@dataclass(frozen=True)
-class Target:
-    """One changed linear: the pair's rank, and the factor on B A."""
-
-    rank: int
-    scale: float
-
-
-def find_targets(config: LoraConfig, linears: Iterable[str]) -> dict[str, Target]:
-    """The linears that `config` targets, in the order given, each with its rank and scale."""
-    targeted = _target_matcher(config)
+def find_targets(config: AdapterConfig, names: Iterable[str]) -> dict[str, Target]:
+    """Those of the modules that `config` targets, in the order given, each with its rank and scale."""
+    kind, targeted = config.kind, _target_matcher(config)
     rank_of = _by_pattern(config.rank_pattern, config.rank)
     alpha_of = _by_pattern(config.alpha_pattern, config.alpha)
-    return {
-        name: Target(rank, _scale(alpha_of(name), rank, config.use_rslora))
-        for name in linears
-        if targeted(name)
-        for rank in [rank_of(name)]
-    }
+    targets = {}
+    for name in names:
+        if targeted(name):
+            rank = rank_of(name)
+            target = Target(rank, kind.scale(rank, alpha_of(name), config.options))
+            targets[name] = kind.target(name, target, config.options)
+    return targets
 
 
-def _scale(alpha: float, rank: int, use_rslora: bool) -> float:
-    return alpha / (math.sqrt(rank) if use_rslora else rank)
+def find_all(config: AdapterConfig, base: BaseShapes) -> dict[str, Target]:
+    """All that an adapter of this kind targets in this base."""
+    candidates = {
+        "linears": (*base.linears,),
+        "linears and tables": (*base.linears, *base.tables),
+        "tables": base.tables,
+        "norms": (*base.norms,),
+        "none": (),
+    }[config.kind.places]
+    targets = find_targets(config, candidates)
+    if config.ensure_tying and base.tied and {EMBEDDING, HEAD} & set(targets):
+        # PEFT then trains one pair and uses it in both.
+        both = targets.get(EMBEDDING) or targets[HEAD]
+        targets |= {EMBEDDING: both, HEAD: both}
+    return targets
 
 
-def _target_matcher(config: LoraConfig) -> Matcher:
+def saves(config: AdapterConfig, name: str) -> bool:
+    """PEFT's rule for modules_to_save: endings, wherever they begin."""
+    return name.endswith(config.saved_modules) if config.saved_modules else False
+
+
+def _target_matcher(config: AdapterConfig) -> Matcher:
+    matches, saved = _selection_matcher(config), _saved_matcher(config.saved_modules)
+    return lambda name: not saved(name) and matches(name)
+
+
+def _saved_matcher(names: tuple[str, ...]) -> Matcher:
+    """What lies in a saved module is never targeted as well."""
+    if not names:
+        return lambda name: False
+    compiled = re.compile(rf"(?:^|.*\.)(?:{'|'.join(re.escape(name) for name in names)})(?:$|\..*)")
+    return lambda name: compiled.match(name) is not None
+
+
+def _selection_matcher(config: AdapterConfig) -> Matcher:
     excluded = _module_matcher(config.exclude_modules)
     if isinstance(config.target_modules, str):
         matches = _module_matcher(config.target_modules)
@@ -72,7 +94,7 @@ def _ending_matcher(names: tuple[str, ...]) -> Matcher:
     return lambda name: name.endswith(endings)
 
 
-def _layer_matcher(config: LoraConfig) -> Matcher:
+def _layer_matcher(config: AdapterConfig) -> Matcher:
     if not config.layers_to_transform:
         return lambda name: True
     wanted = frozenset(config.layers_to_transform)

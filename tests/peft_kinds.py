@@ -1,13 +1,14 @@
 """Builders of PEFT adapters of every kind: name -> builder(base model, folder) -> the PEFT model it saved.
 
-Each is made by PEFT itself, moved off its initial values, and saved by PEFT, so the model that comes back is the
-oracle for what the folder means. The base model is taken over by PEFT: hand in one that is yours.
+Each is made by PEFT itself, moved off its initial values, and saved by PEFT, so the model that comes back
+is the oracle for what the folder means. The base model is taken over by PEFT: hand in one that is yours.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,12 @@ def _of(make: Callable[[], PeftConfig]) -> Builder:
 
 
 def _lora(**options: Any) -> Builder:
-    return _of(lambda: peft.LoraConfig(**{**PAIR, **options}))
+    # Copied, because PEFT writes into the lists that it is given.
+    return _of(lambda: peft.LoraConfig(**deepcopy({**PAIR, **options})))
 
 
 def _on(kind: Any, **options: Any) -> Builder:
-    return _of(lambda: kind(**{"target_modules": LINEARS, **CAUSAL, **options}))
+    return _of(lambda: kind(**deepcopy({"target_modules": LINEARS, **CAUSAL, **options})))
 
 
 def _prompt(kind: Any, **options: Any) -> Builder:

@@ -4,11 +4,8 @@ import torch
 
 from adapters.blobs import Blobs
 from adapters.errors import InvalidAdapter
-from adapters.files import CONFIG_NAME
-from adapters.manifest import content_digest
-from adapters.normal import load
-from adapters.peft_config import read_config
-from adapters.targets import find_targets
+from adapters.manifest import BaseShapes, content_digest
+from adapters.prepared import load
 from server.engine.config import EngineConfig
 from server.model.adapter import AdapterBlob, make_blob
 from server.model.config import ModelConfig
@@ -23,7 +20,7 @@ class AdapterReader:
         self._blobs = Blobs(config.adapter_store / "blobs", config.adapter_store / "trash")
         self._max_rank = config.max_rank
         self._base = base
-        self._shapes = base.linear_shapes()
+        self._shapes = BaseShapes(base.linear_shapes())
         self._dtype = dtype
         self._pinned = device.type == "cuda"
 
@@ -34,13 +31,9 @@ class AdapterReader:
             raise InvalidAdapter(
                 [f"adapter {digest} is damaged in the store: its manifest names other files"]
             )
-        # The digest covers the files and not the manifest, so what that says of scales is found again.
-        if manifest.targets != find_targets(read_config(folder / CONFIG_NAME, self._max_rank), self._shapes):
-            raise InvalidAdapter(["it was checked against another base, or its manifest was changed on disk"])
-        weights = load(folder, manifest)
-        for name, pair in weights.items():
-            if (pair.b.shape[0], pair.a.shape[1]) != self._shapes[name]:
-                raise InvalidAdapter([f"{name} does not fit this base; the adapter was made for another one"])
+        weights = load(folder, manifest, self._shapes, self._max_rank).pairs()
+        if weights is None:
+            raise InvalidAdapter([f"this engine serves low-rank pairs alone, and this is {manifest.kind}"])
         blob = make_blob(weights, self._base, self._dtype)
         # In a masked product 0 * inf would reach other adapters' tokens.
         if not blob.flat.isfinite().all():

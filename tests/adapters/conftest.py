@@ -114,6 +114,13 @@ class Builder:
     def manifest(self, folder: Path) -> Manifest:
         return inspect(folder, BASE, max_rank=64)
 
+    @staticmethod
+    def load(folder: Path, manifest: Manifest, **options: Any) -> Any:
+        """The pairs of a stored adapter, as a server over this base reads them."""
+        from adapters.prepared import load
+
+        return load(folder, manifest, BASE, max_rank=64, **options).pairs()
+
     def commit(self, store: LocalStore, tenant: str, name: str, seed: int = 0) -> Any:
         folder = self.folder(seed=seed)
         return store.commit(self.stage(store, folder), tenant, name, self.manifest(folder))

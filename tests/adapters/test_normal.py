@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from adapters import BaseShapes, InvalidAdapter, inspect
-from adapters.normal import load
+from adapters.prepared import load
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
@@ -58,7 +58,8 @@ def test_the_normal_form_is_pefts_delta(
     model = get_peft_model(tiny_llama(), LoraConfig(**settings))
     save(model, tmp_path)
     manifest = inspect(tmp_path, base, max_rank=64, allow_extra=True)
-    pairs = load(tmp_path, manifest)
+    pairs = load(tmp_path, manifest, base, 64).pairs()
+    assert pairs is not None
     layers = {
         name.removeprefix("base_model.model."): module
         for name, module in model.named_modules()
@@ -87,29 +88,11 @@ def test_a_converted_pissa_adapter_is_taken(
     assert inspect(converted, base, 64, allow_extra=True).rank == 8
 
 
-@pytest.mark.parametrize("kind", ["DORA", "bias", "IA3", "LOHA"])
-def test_kinds_that_are_not_served_are_refused(
-    kind: str, tiny_llama: Callable[[], Any], base: BaseShapes, tmp_path: Path
-) -> None:
-    import peft
-
-    targets = ["q_proj", "v_proj"]
-    configs = {
-        "DORA": lambda: peft.LoraConfig(target_modules=targets, use_dora=True),
-        "bias": lambda: peft.LoraConfig(target_modules=targets, lora_bias=True),
-        "IA3": lambda: peft.IA3Config(target_modules=targets, feedforward_modules=[]),
-        "LOHA": lambda: peft.LoHaConfig(target_modules=targets),
-    }
-    peft.get_peft_model(tiny_llama(), configs[kind]()).save_pretrained(str(tmp_path))
-    with pytest.raises(InvalidAdapter, match="merge"):
-        inspect(tmp_path, base, 64, allow_extra=True)
-
-
 def test_the_scale_is_folded_in_before_the_cast(builder: Any, config: dict[str, Any]) -> None:
     folder = builder.folder(config | {"lora_alpha": 1.1})
     manifest = builder.manifest(folder)
-    exact, half = load(folder, manifest), load(folder, manifest, torch.bfloat16)
-    plain = load(folder, builder.manifest(folder), torch.float64)
+    exact, half = builder.load(folder, manifest), builder.load(folder, manifest, dtype=torch.bfloat16)
+    plain = builder.load(folder, builder.manifest(folder), dtype=torch.float64)
     for name, pair in half.items():
         assert pair.a.dtype == pair.b.dtype == torch.bfloat16
         assert torch.equal(pair.a, exact[name].a.bfloat16())
@@ -125,13 +108,13 @@ def test_every_flipped_byte_is_noticed(builder: Any) -> None:
         for at in rng.sample(range(len(good)), 50):
             (folder / name).write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
             with pytest.raises(InvalidAdapter, match="changed on disk"):
-                load(folder, manifest)
+                builder.load(folder, manifest)
         for bad in (good[:-1], good + b"\0", b""):
             (folder / name).write_bytes(bad)
             with pytest.raises(InvalidAdapter, match="changed on disk"):
-                load(folder, manifest)
+                builder.load(folder, manifest)
         (folder / name).write_bytes(good)
-    assert load(folder, manifest)
+    assert builder.load(folder, manifest)
 
 
 def test_a_link_or_nothing_in_a_files_place(builder: Any) -> None:
@@ -139,7 +122,7 @@ def test_a_link_or_nothing_in_a_files_place(builder: Any) -> None:
     manifest = builder.manifest(folder)
     (folder / weights).rename(folder.parent / weights)
     with pytest.raises(InvalidAdapter, match="cannot be opened"):
-        load(folder, manifest)
+        builder.load(folder, manifest)
     (folder / weights).symlink_to(folder.parent / weights)
     with pytest.raises(InvalidAdapter, match="cannot be opened"):
-        load(folder, manifest)
+        builder.load(folder, manifest)

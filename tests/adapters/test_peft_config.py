@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters import BaseShapes, InvalidAdapter
-from adapters.config_keys import INERT_KEYS
 from adapters.files import MAX_CONFIG_BYTES
-from adapters.peft_config import _USED, LoraConfig, parse_config, read_config
+from adapters.kinds import KINDS, REFUSED
+from adapters.peft_config import AdapterConfig, parse_config, read_config
 from adapters.targets import find_targets
 
 
-def parse(config: object, max_rank: int = 64) -> LoraConfig:
+def parse(config: object, max_rank: int = 64) -> AdapterConfig:
     return parse_config(json.dumps(config).encode(), max_rank)
 
 
@@ -30,27 +30,46 @@ def problems_of(config: object) -> str:
 def test_fields(config: dict[str, Any]) -> None:
     config |= {"use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 1.5}}
     config |= {"layers_to_transform": 1, "layers_pattern": "layers", "exclude_modules": ["o_proj"]}
-    assert parse(config) == LoraConfig(
+    assert parse(config) == AdapterConfig(
+        kind=KINDS["LORA"],
         rank=4,
         alpha=8.0,
-        use_rslora=True,
+        options={"use_rslora": True, "use_dora": False, "lora_bias": False},
         rank_pattern=(("q_proj", 2),),
         alpha_pattern=(("v_proj", 1.5),),
         target_modules=("q_proj", "v_proj"),
         exclude_modules=("o_proj",),
         layers_to_transform=(1,),
         layers_pattern=("layers",),
+        bias="none",
+        saved_modules=(),
+        token_rows=(),
+        ensure_tying=False,
         base_model_name="tiny/llama",
     )
 
 
-def test_peft_writes_only_known_keys(tmp_path: Path) -> None:
+@pytest.mark.parametrize("peft_type", KINDS)
+def test_peft_writes_only_known_keys(peft_type: str) -> None:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kind = KINDS[peft_type]
+    written = {field.name for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[peft_type])}
+    assert written <= kind.keys | set(kind.inert), written - kind.keys - set(kind.inert)
+
+
+def test_every_type_of_peft_is_served_or_refused_with_a_reason() -> None:
+    from peft import PeftType
+
+    assert {kind.value for kind in PeftType} == set(KINDS) | set(REFUSED)
+    assert not set(KINDS) & set(REFUSED)
+
+
+def test_peft_saves_what_is_read(tmp_path: Path) -> None:
     import peft
 
     peft.LoraConfig(target_modules=["q_proj"], r=8).save_pretrained(str(tmp_path))
     assert read_config(tmp_path / "adapter_config.json", 64).rank == 8
-    written = {field.name for field in dataclasses.fields(peft.LoraConfig)}
-    assert written <= _USED | set(INERT_KEYS)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +95,10 @@ def test_inert_values_are_taken(config: dict[str, Any], change: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"peft_type": "LOHA"}, "peft_type"),
+        ({"peft_type": "OFT"}, "full rank"),
+        ({"peft_type": "POLY"}, "task"),
+        ({"peft_type": "NEW"}, "merge"),
+        ({"peft_type": "LOHA"}, "'lora_alpha' is not a setting"),
         ({"peft_type": None}, "peft_type"),
         ({"r": 0}, "r = 0"),
         ({"r": 65}, "limit"),
@@ -88,13 +110,17 @@ def test_inert_values_are_taken(config: dict[str, Any], change: dict[str, Any]) 
         ({"lora_alpha": "8"}, "lora_alpha"),
         ({"lora_alpha": True}, "lora_alpha"),
         ({"use_rslora": 1}, "use_rslora"),
-        ({"use_dora": True}, "merge"),
+        ({"use_dora": True, "lora_bias": True}, "exclude each other"),
+        ({"use_dora": "yes"}, "use_dora"),
         ({"use_qalora": True}, "use_qalora"),
-        ({"bias": "all"}, "bias"),
-        ({"lora_bias": True}, "lora_bias"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"bias": "some"}, "bias"),
+        ({"bias": True}, "bias"),
+        ({"lora_bias": 1}, "lora_bias"),
+        ({"modules_to_save": ["(a|b)"]}, "no plain module name"),
+        ({"modules_to_save": ["a"] * 65}, "more than 64"),
         ({"layer_replication": [[0, 2]]}, "layer_replication"),
-        ({"trainable_token_indices": [1]}, "trainable_token_indices"),
+        ({"trainable_token_indices": [1, 1]}, "each of them once"),
+        ({"trainable_token_indices": {"embed_tokens": [-1]}}, "token ids"),
         ({"target_parameters": ["x"]}, "target_parameters"),
         ({"alora_invocation_tokens": [1]}, "alora"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
@@ -155,7 +181,7 @@ def test_size_and_depth_are_bounded(config: dict[str, Any]) -> None:
 
 
 def test_all_problems_come_at_once(config: dict[str, Any]) -> None:
-    told = problems_of(config | {"use_dora": True, "r": 0, "lora_alpha": 0, "x": 1, "bias": "all"})
+    told = problems_of(config | {"use_dora": 3, "r": 0, "lora_alpha": 0, "x": 1, "bias": "some"})
     assert len(told.splitlines()) == 5
 
 
@@ -169,7 +195,8 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
-_KEYS = st.sampled_from(sorted(_USED | set(INERT_KEYS))) | st.text(max_size=6)
+_LORA = KINDS["LORA"]
+_KEYS = st.sampled_from(sorted(_LORA.keys | set(_LORA.inert))) | st.text(max_size=6)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -18,7 +18,6 @@ from adapters import (
     StoreUnavailable,
     UploadRejected,
 )
-from adapters.normal import load
 
 
 def ids(versions: list[AdapterVersion]) -> list[str]:
@@ -31,7 +30,7 @@ def test_commit_resolve_get_load(store: LocalStore, builder: Any) -> None:
     assert (first.version, second.version) == (1, 2)
     assert store.resolve("acme", "support") == second
     assert store.resolve("acme", "support@1") == store.get("acme", "support", 1) == first
-    assert set(load(store.folder(first.digest), first.manifest)) == set(first.manifest.targets)
+    assert set(builder.load(store.folder(first.digest), first.manifest)) == set(first.manifest.targets)
 
 
 def test_nothing_answers_for_others(store: LocalStore, builder: Any) -> None:
@@ -109,8 +108,8 @@ def test_delete_and_collect(store: LocalStore, builder: Any) -> None:
         store.resolve("acme", "a")
     assert store.collect({one.digest}) == [three.digest]
     assert not store.folder(three.digest).exists()
-    assert load(store.folder(one.digest), one.manifest)
-    assert load(store.folder(shared.digest), shared.manifest)
+    assert builder.load(store.folder(one.digest), one.manifest)
+    assert builder.load(store.folder(shared.digest), shared.manifest)
     assert store.collect(()) == [one.digest]
     assert store.collect(()) == []
 
@@ -201,7 +200,7 @@ def test_commits_deletes_collections_and_reads_at_once(store: LocalStore, builde
         for job in [pool.submit(churn, i) for i in range(30)]:
             job.result()
     for version in store.list("acme")[0]:
-        assert load(store.folder(version.digest), version.manifest)
+        assert builder.load(store.folder(version.digest), version.manifest)
 
 
 def test_a_thousand_names(store: LocalStore, builder: Any, reopen: Callable[[], LocalStore]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from adapters import AdapterNotFound, AdapterVersion, LocalStore, StoreUnavailable
-from adapters.normal import load
 
 
 def ids(versions: list[AdapterVersion]) -> list[str]:
@@ -52,7 +51,7 @@ def test_damaged_bytes_are_told_and_healed_by_the_same_upload(
     assert builder.commit(again, "acme", "a") == version == again.resolve("acme", "a")
     (again.folder(version.digest) / "adapter_model.safetensors").write_bytes(b"x")
     assert builder.commit(again, "acme", "a") == version
-    assert load(again.folder(version.digest), version.manifest)
+    assert builder.load(again.folder(version.digest), version.manifest)
     (again.folder(version.digest) / "manifest.json").unlink()
     assert ids(reopen().delete("acme", "b")) == ["b@1"]
 

@@ -89,7 +89,7 @@ Q_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         ({**GOOD, WEIGHTS_NAME: PICKLE}, "safetensors"),
         ({**GOOD, CONFIG_NAME: b"not json"}, "adapter_config.json"),
         ({**GOOD, CONFIG_NAME: config(r=64)}, "from 1 to 16"),
-        ({**GOOD, CONFIG_NAME: config(peft_type="LOHA")}, "LOHA"),
+        ({**GOOD, CONFIG_NAME: config(peft_type="OFT")}, "OFT"),
         ({**GOOD, CONFIG_NAME: config(target_modules=["nothing"])}, "target"),
         (broken(**{Q_A: np.full((2, 16), np.nan, np.float32)}), "NaN"),
         (broken(**{Q_A: np.zeros((2, 32), np.float32)}), "shape"),

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from adapters.format import inspect
 from adapters.manifest import BaseShapes
-from adapters.normal import load
+from adapters.prepared import load
 from server.kernels.attention import AttentionPlan, Chunk
 from server.kernels.lora import Segment
 from server.model.adapter import AdapterBlob, make_blob, pack
@@ -57,8 +57,10 @@ def forward(decoder: Decoder, prompts: list[list[int]], lora: LoraStep | None = 
 
 def blob_of(folder: Path, decoder: Decoder) -> AdapterBlob:
     """A PEFT folder in the decoder's shape."""
-    manifest = inspect(folder, BaseShapes(decoder.config.linear_shapes()), 256)
-    return make_blob(load(folder, manifest), decoder.config, torch.float32)
+    shapes = BaseShapes(decoder.config.linear_shapes())
+    pairs = load(folder, inspect(folder, shapes, 256), shapes, 256).pairs()
+    assert pairs is not None
+    return make_blob(pairs, decoder.config, torch.float32)
 
 
 def prompts_of(*lengths: int) -> list[list[int]]:

@@ -1,0 +1,172 @@
+"""Puts an adapter's normal form together from its tensors, place by place."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from adapters.config_keys import MERGE
+from adapters.deltas import pairs, products, weighted
+from adapters.deltas.context import Base, Context, Formula, Parts, Result
+from adapters.deltas.tables import embedding_change, head_change
+from adapters.errors import InvalidAdapter
+from adapters.format import MAX_DELTA
+from adapters.kinds.prompts import PROMPT
+from adapters.normal import AdapterWeights, LinearChange, LowRank, Prefix
+from adapters.peft_config import AdapterConfig
+from adapters.plan import BIAS, SAVED, Plan
+from adapters.shapes import EMBEDDING, HEAD, BaseShapes
+
+FORMULAS: dict[str, Formula] = {
+    "lora": pairs.lora,
+    "adalora": pairs.adalora,
+    "ia3": pairs.ia3,
+    "beft": pairs.beft,
+    "vera": products.vera,
+    "loha": products.loha,
+    "lokr": products.lokr,
+    "miss": products.miss,
+    "delora": products.delora,
+    "gralora": products.gralora,
+    "vblora": products.vblora,
+    "hira": weighted.hira,
+    "hra": weighted.hra,
+}
+_NORM_PARTS = (SAVED, "ln_tuning_layers.weight")
+MAX_ERROR = 1e-3
+
+
+def assemble(
+    config: AdapterConfig,
+    plan: Plan,
+    tensors: Mapping[str, Tensor],
+    shapes: BaseShapes,
+    max_rank: int,
+    base: Base | None = None,
+) -> tuple[AdapterWeights, float]:
+    """The normal form and the largest relative error of an update (0: exact).
+
+    `base` is needed unless the adapter is `direct`. Raises InvalidAdapter where an update is not within
+    MAX_ERROR of a pair of at most `max_rank`, or is no finite number.
+    """
+    grouped = _group(plan, tensors)
+    changes, error = _changes(config, plan, grouped, shapes, max_rank, base)
+    tables = {name: changes.pop(name, None) for name in (EMBEDDING, HEAD)}
+    weights = AdapterWeights(
+        linears=_with_biases(changes, grouped, base, shapes),
+        embedding=embedding_change(tables[EMBEDDING], grouped, plan, shapes, base),
+        head=head_change(tables[HEAD], grouped, plan, shapes, base),
+        norms=_norms(grouped, shapes),
+        prefix=_prefix(grouped, config, shapes),
+    )
+    return weights, error
+
+
+def _group(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    grouped: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, claim in {**plan.optional, **plan.claims}.items():
+        if name in tensors:
+            grouped[claim.place][claim.part] = tensors[name]
+    return grouped
+
+
+def _changes(
+    config: AdapterConfig,
+    plan: Plan,
+    grouped: Mapping[str, Parts],
+    shapes: BaseShapes,
+    max_rank: int,
+    base: Base | None,
+) -> tuple[dict[str, LinearChange], float]:
+    formula = FORMULAS.get(config.kind.name)
+    if formula is None:
+        return {}, 0.0
+    sizes = {name: shapes.size_of(name) for name in plan.targets}
+    widest = (
+        max((size[0] for size in sizes.values()), default=0),
+        max((size[1] for size in sizes.values()), default=0),
+    )
+    changes, worst = {}, 0.0
+    for name, target in plan.targets.items():
+        context = Context(
+            name, target, sizes[name], widest, config.options, grouped.get("", {}), max_rank, base
+        )
+        result = _checked(name, formula(grouped[name], context), max_rank)
+        worst = max(worst, result.error)
+        if _is_change(result.change):
+            changes[name] = result.change
+    return changes, worst
+
+
+def _is_change(change: LinearChange) -> bool:
+    return any(part is not None for part in (change.low_rank, change.gain, change.bias, change.input_gain))
+
+
+def _checked(name: str, result: Result, max_rank: int) -> Result:
+    if not result.error <= MAX_ERROR:
+        raise InvalidAdapter(
+            [
+                f"the update of {name} is {result.error:.2g} off its nearest pair of rank {max_rank}, and at "
+                f"most {MAX_ERROR:g} is served; {MERGE}"
+            ]
+        )
+    pair, vectors = result.change.low_rank, (result.change.gain, result.change.bias)
+    if not all(vector.isfinite().all() for vector in vectors if vector is not None):
+        raise InvalidAdapter([f"the weights of {name} make no finite numbers over this base"])
+    if pair is not None and pair.rank == 0:
+        return replace(result, change=replace(result.change, low_rank=None))
+    if pair is not None and not _largest(pair) <= MAX_DELTA:
+        raise InvalidAdapter(
+            [f"the weights of {name} are too large to be a trained update (bound {MAX_DELTA:g})"]
+        )
+    return result
+
+
+def _largest(pair: LowRank) -> float:
+    """A bound on every entry of B A; not a number if any factor is not."""
+    return float(pair.a.abs().max().float() * pair.b.abs().max().float()) * pair.rank
+
+
+def _with_biases(
+    changes: dict[str, LinearChange], grouped: Mapping[str, Parts], base: Base | None, shapes: BaseShapes
+) -> dict[str, LinearChange]:
+    """The constant that the normal form adds so that the whole of it is what PEFT adds.
+
+    PEFT: g * (W x + B A x) + bias, with the base's bias or the trained one in its place, never times DoRA's
+    g.
+    """
+    for name in dict.fromkeys([*changes, *(place for place in grouped if BIAS in grouped[place])]):
+        change, trained = changes.get(name, LinearChange()), grouped[name].get(BIAS)
+        is_dora = change.gain is not None and change.low_rank is not None
+        if trained is None and not (is_dora and name in shapes.biases):
+            continue
+        assert base is not None, "biases are relative to the base's"
+        own = base.bias(name).float()
+        kept = own if change.gain is None else change.gain * own
+        bias = (own if trained is None else trained.float()) - kept
+        changes[name] = replace(change, bias=bias if change.bias is None else change.bias + bias)
+    return changes
+
+
+def _norms(grouped: Mapping[str, Parts], shapes: BaseShapes) -> dict[str, Tensor]:
+    return {
+        name: grouped[name][part]
+        for name in shapes.norms
+        for part in _NORM_PARTS
+        if name in grouped and part in grouped[name]
+    }
+
+
+def _prefix(grouped: Mapping[str, Parts], config: AdapterConfig, shapes: BaseShapes) -> Prefix | None:
+    prompt = grouped.get("", {}).get(PROMPT)
+    if prompt is None:
+        return None
+    if config.kind.name in ("prompt_tuning", "p_tuning"):
+        return Prefix(embeddings=prompt)
+    heads, width = shapes.num_kv_heads, shapes.head_dim
+    # PEFT keeps [n, layers * (key, value) * heads * width]; the cache holds layers first.
+    by_layer = prompt.reshape(prompt.shape[0], shapes.num_layers, 2, heads, width)
+    return Prefix(keys_values=by_layer.permute(1, 2, 0, 3, 4).contiguous())

@@ -1,0 +1,108 @@
+"""The embedding and the head: pairs, whole tables, and single rows, as PEFT applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from adapters.deltas.context import Base, Parts
+from adapters.kinds.tokens import ROWS
+from adapters.normal import EmbeddingChange, HeadChange, LinearChange, TokenRows
+from adapters.plan import CARRIED, SAVED, Plan
+from adapters.shapes import EMBEDDING, HEAD, BaseShapes
+
+Rows = dict[int, Tensor]
+Table = tuple[Tensor | None, Rows]
+
+
+def embedding_change(
+    change: LinearChange | None,
+    grouped: Mapping[str, Parts],
+    plan: Plan,
+    shapes: BaseShapes,
+    base: Base | None,
+) -> EmbeddingChange | None:
+    """What the adapter does to the input embedding, None for nothing."""
+    full, rows = _table(EMBEDDING, grouped, plan, shapes, base)
+    pair = change.low_rank if change else None
+    if change is not None and change.gain is not None:
+        full, pair = _scaled_embedding(change, base), None
+    if full is None and pair is None and not rows:
+        return None
+    return EmbeddingChange(pair, full, _token_rows(rows))
+
+
+def head_change(
+    change: LinearChange | None,
+    grouped: Mapping[str, Parts],
+    plan: Plan,
+    shapes: BaseShapes,
+    base: Base | None,
+) -> HeadChange | None:
+    """What it does to the head. A tied head follows the embedding's rows unless it has rows of its own."""
+    full, rows = _table(HEAD, grouped, plan, shapes, base)
+    if shapes.tied and not rows and full is None and HEAD not in plan.token_ids:
+        rows = _shared_rows(grouped, plan, shapes, base)
+    pair, bias = (change.low_rank, change.bias) if change else (None, None)
+    if change is not None and change.gain is not None:
+        full, pair = _scaled_head(change, base), None
+    if full is None and pair is None and bias is None and not rows:
+        return None
+    return HeadChange(pair, full, _token_rows(rows), bias)
+
+
+def _table(
+    name: str, grouped: Mapping[str, Parts], plan: Plan, shapes: BaseShapes, base: Base | None
+) -> Table:
+    parts = grouped.get(name, {})
+    full, rows = _saved(parts, shapes)
+    if CARRIED in parts:
+        assert base is not None, "a carried table is compared with the base's"
+        rows |= _differing(parts[CARRIED], base.weight(name))
+    if ROWS in parts:
+        rows |= dict(zip(plan.token_ids[name], parts[ROWS], strict=True))
+    return full, rows
+
+
+def _saved(parts: Parts, shapes: BaseShapes) -> Table:
+    """A table of modules_to_save; what it has beyond the base's vocabulary are rows."""
+    if SAVED not in parts:
+        return None, {}
+    table = parts[SAVED]
+    grown = range(shapes.vocab_size, table.shape[0])
+    return table[: shapes.vocab_size], {token: table[token] for token in grown}
+
+
+def _shared_rows(grouped: Mapping[str, Parts], plan: Plan, shapes: BaseShapes, base: Base | None) -> Rows:
+    """PEFT hangs trained tokens, and a resized table, on both ends of a tied pair; saved modules on one."""
+    parts = {part: tensor for part, tensor in grouped.get(EMBEDDING, {}).items() if part != SAVED}
+    return _table(EMBEDDING, {EMBEDDING: parts}, plan, shapes, base)[1]
+
+
+def _differing(carried: Tensor, own: Tensor) -> Rows:
+    """PEFT saves the base's table along; what matters are rows that the served base does not have."""
+    same = carried[: own.shape[0]].to(own.dtype) == own.to(carried.device)
+    changed = (~same.all(dim=1)).nonzero().flatten().tolist()
+    return {token: carried[token] for token in (*changed, *range(own.shape[0], carried.shape[0]))}
+
+
+def _token_rows(rows: Rows) -> TokenRows | None:
+    if not rows:
+        return None
+    ids = sorted(rows)
+    return TokenRows(torch.tensor(ids, dtype=torch.int64), torch.stack([rows[token] for token in ids]))
+
+
+def _scaled_embedding(change: LinearChange, base: Base | None) -> Tensor:
+    """[vocab, hidden]: DoRA's gain is one for each hidden dimension, of the whole table."""
+    assert base is not None and change.low_rank is not None and change.gain is not None
+    pair = change.low_rank
+    return change.gain * (base.weight(EMBEDDING).float() + (pair.b @ pair.a.float()).T)
+
+
+def _scaled_head(change: LinearChange, base: Base | None) -> Tensor:
+    assert base is not None and change.low_rank is not None and change.gain is not None
+    pair = change.low_rank
+    return change.gain[:, None] * (base.weight(HEAD).float() + pair.b @ pair.a.float())

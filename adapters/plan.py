@@ -1,0 +1,125 @@
+"""What the configuration calls for over this base: every place that changes, every tensor of the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from adapters.config_keys import MERGE
+from adapters.kinds.tokens import PREFIX, ROWS
+from adapters.peft_config import AdapterConfig
+from adapters.shapes import EMBEDDING, HEAD, BaseShapes, Claim, Site, Target
+from adapters.strict_json import show
+from adapters.targets import find_all, saves
+
+SAVED = "weight"
+BIAS = "bias"
+CARRIED = "carried table"
+_NOT_OFFERED = (
+    "this server does not serve adapters that change the embedding, the head or the prompt; " + MERGE
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`claims` must be in the file, `optional` may; together they are all that may be in it.
+
+    `token_ids` are the ids of the rows at each table, in the order of the file.
+    """
+
+    targets: dict[str, Target]
+    claims: dict[str, Claim] = field(default_factory=dict)
+    optional: dict[str, Claim] = field(default_factory=dict)
+    token_ids: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def make_plan(config: AdapterConfig, base: BaseShapes, problems: list[str]) -> Plan:
+    """Never raises: what cannot be planned is a problem."""
+    plan = Plan(find_all(config, base))
+    _claim_parts(config, base, plan, problems)
+    _claim_saved(config, base, plan, problems)
+    _claim_biases(config, base, plan)
+    _claim_token_rows(config, base, plan, problems)
+    _claim_carried(plan, base)
+    return plan
+
+
+def tensor_name(place: str, part: str) -> str:
+    """The name in the file of a part of a place."""
+    return f"{PREFIX}{place}.{part}"
+
+
+def _add(plan: Plan, name: str, claim: Claim, problems: list[str]) -> None:
+    if name in plan.claims:
+        problems.append(f"{show(name)} would be two things at once; change a module in one way only")
+    plan.claims[name] = claim
+
+
+def _claim_parts(config: AdapterConfig, base: BaseShapes, plan: Plan, problems: list[str]) -> None:
+    kind = config.kind
+    if not base.vocab_size and (kind.places in ("tables", "none") or config.token_rows):
+        problems.append(_NOT_OFFERED)
+    sites = []
+    for name, target in plan.targets.items():
+        size = (base.norms[name],) * 2 if name in base.norms else base.size_of(name)
+        sites.append(Site(name, *size, target))
+    for site in sites:
+        for part, shape in kind.parts(site, config.options).items():
+            _add(plan, tensor_name(site.name, part), Claim(site.name, part, shape), problems)
+    for name, claim in kind.claims(sites, config.options, base).items():
+        _add(plan, name, claim, problems)
+        if claim.part == ROWS:
+            plan.token_ids[claim.place] = tuple(config.options["token_indices"])
+
+
+def _claim_saved(config: AdapterConfig, base: BaseShapes, plan: Plan, problems: list[str]) -> None:
+    names = [name for name in (*base.tables, *base.norms) if saves(config, name)]
+    if config.ensure_tying and base.tied and {EMBEDDING, HEAD} & set(names):
+        names = [*dict.fromkeys([*names, EMBEDDING, HEAD])]
+    for name in names:
+        shape = (base.norms[name],) if name in base.norms else (base.vocab_size, base.hidden_size)
+        claim = Claim(name, SAVED, shape, grows=name not in base.norms)
+        _add(plan, tensor_name(name, SAVED), claim, problems)
+    useless = [ending for ending in config.saved_modules if not any(name.endswith(ending) for name in names)]
+    problems.extend(
+        f"modules_to_save holds {show(ending)}, which is no embedding, head or norm of this base; "
+        f"train that part with low-rank pairs, or {MERGE}"
+        for ending in useless
+    )
+
+
+def _claim_biases(config: AdapterConfig, base: BaseShapes, plan: Plan) -> None:
+    for name in base.linears:
+        targeted = name in plan.targets
+        if name in base.biases and (config.bias == "all" or (config.bias == "only" and targeted)):
+            # A targeted linear is one level deeper in PEFT's model.
+            part = "base_layer.bias" if targeted else BIAS
+            plan.claims[tensor_name(name, part)] = Claim(name, BIAS, (base.linears[name][0],))
+
+
+def _claim_token_rows(config: AdapterConfig, base: BaseShapes, plan: Plan, problems: list[str]) -> None:
+    wanted = {
+        table: ids
+        for ending, ids in config.token_rows
+        for table in base.tables
+        if table.endswith(ending or ".")
+    }
+    for ending, _ in config.token_rows:
+        if base.tables and not any(table.endswith(ending or ".") for table in base.tables):
+            problems.append(f"trainable_token_indices names {show(ending)}; name embed_tokens or lm_head")
+    if base.tied and wanted.get(HEAD) == wanted.get(EMBEDDING):
+        # The same rows of one table: PEFT trains and saves them once.
+        wanted.pop(HEAD, None)
+    for table, ids in wanted.items():
+        claim = Claim(table, ROWS, (len(ids), base.hidden_size))
+        _add(plan, tensor_name(table, f"token_adapter.{ROWS}"), claim, problems)
+        plan.token_ids[table] = ids
+
+
+def _claim_carried(plan: Plan, base: BaseShapes) -> None:
+    """The base's own tables, which PEFT saves along when they are targeted or were resized."""
+    shape = (base.vocab_size, base.hidden_size)
+    for table in base.tables:
+        for part in ("base_layer.weight", "token_adapter.base_layer.weight", SAVED):
+            name = tensor_name(table, part)
+            if name not in plan.claims:
+                plan.optional[name] = Claim(table, CARRIED, shape, grows=True)

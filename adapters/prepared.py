@@ -1,0 +1,184 @@
+"""Adapters in their normal form: straight from their files, or from what was prepared of them once.
+
+<adapter's folder>/prepared/<base fingerprint>.safetensors    the normal form, float32
+<adapter's folder>/prepared/<base fingerprint>.json           its sha256, whose it is, and how exact
+
+The sidecar is written before the adapter becomes visible and can be made again at any time from the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from adapters.deltas.assemble import assemble
+from adapters.deltas.context import Base
+from adapters.durable import make_folder, sync_folder, write_file
+from adapters.errors import InvalidAdapter
+from adapters.files import CONFIG_NAME, WEIGHTS_NAME, FileSpec, open_regular
+from adapters.flat import cast, flatten, unflatten
+from adapters.format import is_direct
+from adapters.header import TensorInfo, parse_header
+from adapters.manifest import BaseShapes, Conversion, Manifest
+from adapters.normal import AdapterWeights
+from adapters.peft_config import AdapterConfig, parse_config
+from adapters.plan import Plan, make_plan
+
+PREPARED = "prepared"
+_FORMAT = "lorikeet-prepared-v1"
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_WHOLE = "adapter was checked against another base, or its manifest was changed on disk"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checked adapter whose bytes are proven to be those of its digest."""
+
+    config: AdapterConfig
+    plan: Plan
+    tensors: dict[str, Tensor]
+
+    @property
+    def direct(self) -> bool:
+        return is_direct(self.config, self.plan, self.tensors)
+
+
+def load(
+    folder: Path,
+    manifest: Manifest,
+    base: BaseShapes,
+    max_rank: int,
+    dtype: torch.dtype = torch.float32,
+) -> AdapterWeights:
+    """The normal form of a stored adapter, for serving over this base.
+
+    Raises InvalidAdapter if any file is no longer what was checked, if the base is another one, or if the
+    adapter is neither direct nor prepared for it; OSError when the disk fails.
+    """
+    if manifest.direct:
+        opened = _open(folder, manifest, base, max_rank)
+        weights, _ = assemble(opened.config, opened.plan, opened.tensors, base, max_rank)
+    else:
+        weights = _read_prepared(folder, manifest, base.fingerprint)
+    return cast(weights, dtype)
+
+
+def is_prepared(folder: Path, manifest: Manifest, fingerprint: str) -> bool:
+    """Whether `load` finds all it needs for the base of this fingerprint."""
+    return manifest.direct or _paths(folder, fingerprint)[1].is_file()
+
+
+def prepare(folder: Path, manifest: Manifest, base: Base, max_rank: int) -> Conversion:
+    """Makes the normal form over the base as it is served and stores it beside the files; durable on return.
+
+    Raises InvalidAdapter where it would not be within 1e-3 of the adapter, OSError when the disk fails.
+    """
+    opened = _open(folder, manifest, base.shapes, max_rank)
+    with torch.inference_mode():
+        weights, error = assemble(opened.config, opened.plan, opened.tensors, base.shapes, max_rank, base)
+    ranks = [change.low_rank.rank for change in weights.linears.values() if change.low_rank is not None]
+    conversion = Conversion(max(ranks, default=0), error, base.shapes.fingerprint)
+    _write_prepared(folder, manifest.digest, weights, conversion)
+    return conversion
+
+
+def _open(folder: Path, manifest: Manifest, base: BaseShapes, max_rank: int) -> Opened:
+    """The bytes that are hashed are the bytes that are read: nothing is read twice."""
+    contents = {spec.name: _read_verified(folder / spec.name, spec) for spec in manifest.files}
+    problems: list[str] = []
+    config = parse_config(bytes(contents[CONFIG_NAME]), max_rank)
+    plan = make_plan(config, base, problems)
+    tensors = _tensors(contents[WEIGHTS_NAME], config)
+    # The digest covers the files and not the manifest, so what that says is found again.
+    if problems or plan.targets != manifest.targets or is_direct(config, plan, tensors) != manifest.direct:
+        raise InvalidAdapter([f"the {_WHOLE}"])
+    known = {**plan.optional, **plan.claims}
+    fits = set(tensors) <= set(known) and set(plan.claims) <= set(tensors)
+    if not fits or not all(known[name].fits(tuple(tensor.shape)) for name, tensor in tensors.items()):
+        raise InvalidAdapter(["it does not fit this base; the adapter was made for another one"])
+    return Opened(config, plan, tensors)
+
+
+def _tensors(weights: bytearray, config: AdapterConfig) -> dict[str, Tensor]:
+    header = bytes(weights[: 8 + int.from_bytes(weights[:8], "little")])
+    infos = parse_header(header, len(weights), config.kind.max_dims, config.kind.may_be_empty)
+    return {name: _tensor(weights, info) for name, info in infos.items()}
+
+
+def _tensor(weights: bytearray, info: TensorInfo) -> Tensor:
+    # A copy, because the file promises no alignment and a pair should not keep the whole file alive.
+    own = bytearray(memoryview(weights)[info.start : info.end])
+    if not own:
+        return torch.empty(info.shape, dtype=_DTYPES[info.dtype])
+    return torch.frombuffer(own, dtype=_DTYPES[info.dtype]).reshape(info.shape)
+
+
+def _read_verified(path: Path, spec: FileSpec) -> bytearray:
+    content = bytearray(spec.size + 1)
+    with open_regular(path) as fd, open(fd, "rb", buffering=0, closefd=False) as file:
+        size, view = 0, memoryview(content)
+        while size < len(content) and (num_read := file.readinto(view[size:])):
+            size += num_read
+    del view
+    del content[size:]
+    if size != spec.size or hashlib.sha256(content).hexdigest() != spec.sha256:
+        raise InvalidAdapter([f"{path.name} is not the file that was checked; its bytes changed on disk"])
+    return content
+
+
+def _paths(folder: Path, fingerprint: str) -> tuple[Path, Path]:
+    assert fingerprint.isalnum(), "an adapter is prepared for a base that has a fingerprint"
+    stem = folder / PREPARED / fingerprint
+    return stem.with_suffix(".safetensors"), stem.with_suffix(".json")
+
+
+def _write_prepared(folder: Path, digest: str, weights: AdapterWeights, conversion: Conversion) -> None:
+    tensors = {name: tensor.contiguous() for name, tensor in flatten(weights).items()}
+    content = save_tensors({name: tensor.clone() for name, tensor in tensors.items()})
+    note = {
+        "format": _FORMAT,
+        "digest": digest,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size": len(content),
+        **asdict(conversion),
+    }
+    make_folder(folder / PREPARED)
+    data, about = _paths(folder, conversion.base)
+    # The note goes last: who finds it finds the whole of what it describes.
+    _replace(data, content)
+    _replace(about, json.dumps(note).encode())
+    sync_folder(folder / PREPARED)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    draft = path.with_name(f"{uuid.uuid4().hex}.tmp")
+    try:
+        write_file(draft, content)
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _read_prepared(folder: Path, manifest: Manifest, fingerprint: str) -> AdapterWeights:
+    data, about = _paths(folder, fingerprint)
+    if not about.is_file():
+        raise InvalidAdapter(["it was not prepared for the base that is served; upload it again"])
+    try:
+        note: dict[str, Any] = json.loads(about.read_bytes())
+        if note["format"] != _FORMAT or note["digest"] != manifest.digest or note["base"] != fingerprint:
+            raise ValueError("it is of another adapter or base")
+        content = _read_verified(data, FileSpec(data.name, int(note["size"]), str(note["sha256"])))
+        return unflatten(load_tensors(bytes(content)))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidAdapter([f"what was prepared of it is damaged ({error}); upload it again"]) from error
