@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from adapters.deltas.assemble import assemble
-from adapters.deltas.context import Base
+from adapters.deltas.context import Base, Setting
 from adapters.durable import make_folder, sync_folder, write_file
 from adapters.errors import InvalidAdapter
 from adapters.files import CONFIG_NAME, WEIGHTS_NAME, FileSpec, open_regular
@@ -35,6 +36,8 @@ from adapters.peft_config import AdapterConfig, parse_config
 from adapters.plan import Plan, make_plan
 
 PREPARED = "prepared"
+# Reads a file whole; raises InvalidAdapter if it is not what the spec says.
+Read = Callable[[Path, FileSpec], memoryview]
 _FORMAT = "lorikeet-prepared-v1"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WHOLE = "adapter was checked against another base, or its manifest was changed on disk"
@@ -59,17 +62,21 @@ def load(
     base: BaseShapes,
     max_rank: int,
     dtype: torch.dtype = torch.float32,
+    read: Read | None = None,
 ) -> AdapterWeights:
     """The normal form of a stored adapter, for serving over this base.
 
-    Raises InvalidAdapter if any file is no longer what was checked, if the base is another one, or if the
-    adapter is neither direct nor prepared for it; OSError when the disk fails.
+    Tensors may be views of what `read` returns. Raises InvalidAdapter if any file is no longer what was
+    checked, if the base is another one, or if the adapter is neither direct nor prepared for it; OSError
+    when the disk fails.
     """
     if manifest.direct:
-        opened = _open(folder, manifest, base, max_rank)
-        weights, _ = assemble(opened.config, opened.plan, opened.tensors, base, max_rank)
+        opened = _open(folder, manifest, base, max_rank, read or _read_verified)
+        weights, _ = assemble(
+            Setting(opened.config, opened.plan, base, max_rank, dtype=dtype), opened.tensors
+        )
     else:
-        weights = _read_prepared(folder, manifest, base.fingerprint)
+        weights = _read_prepared(folder, manifest, base.fingerprint, read or _read_verified)
     return cast(weights, dtype)
 
 
@@ -83,18 +90,19 @@ def prepare(folder: Path, manifest: Manifest, base: Base, max_rank: int) -> Conv
 
     Raises InvalidAdapter where it would not be within 1e-3 of the adapter, OSError when the disk fails.
     """
-    opened = _open(folder, manifest, base.shapes, max_rank)
+    opened = _open(folder, manifest, base.shapes, max_rank, _read_verified)
+    setting = Setting(opened.config, opened.plan, base.shapes, max_rank, base)
     with torch.inference_mode():
-        weights, error = assemble(opened.config, opened.plan, opened.tensors, base.shapes, max_rank, base)
+        weights, error = assemble(setting, opened.tensors)
     ranks = [change.low_rank.rank for change in weights.linears.values() if change.low_rank is not None]
     conversion = Conversion(max(ranks, default=0), error, base.shapes.fingerprint)
     _write_prepared(folder, manifest.digest, weights, conversion)
     return conversion
 
 
-def _open(folder: Path, manifest: Manifest, base: BaseShapes, max_rank: int) -> Opened:
+def _open(folder: Path, manifest: Manifest, base: BaseShapes, max_rank: int, read: Read) -> Opened:
     """The bytes that are hashed are the bytes that are read: nothing is read twice."""
-    contents = {spec.name: _read_verified(folder / spec.name, spec) for spec in manifest.files}
+    contents = {spec.name: read(folder / spec.name, spec) for spec in manifest.files}
     problems: list[str] = []
     config = parse_config(bytes(contents[CONFIG_NAME]), max_rank)
     plan = make_plan(config, base, problems)
@@ -109,21 +117,22 @@ def _open(folder: Path, manifest: Manifest, base: BaseShapes, max_rank: int) -> 
     return Opened(config, plan, tensors)
 
 
-def _tensors(weights: bytearray, config: AdapterConfig) -> dict[str, Tensor]:
+def _tensors(weights: memoryview, config: AdapterConfig) -> dict[str, Tensor]:
     header = bytes(weights[: 8 + int.from_bytes(weights[:8], "little")])
     infos = parse_header(header, len(weights), config.kind.max_dims, config.kind.may_be_empty)
     return {name: _tensor(weights, info) for name, info in infos.items()}
 
 
-def _tensor(weights: bytearray, info: TensorInfo) -> Tensor:
-    # A copy, because the file promises no alignment and a pair should not keep the whole file alive.
-    own = bytearray(memoryview(weights)[info.start : info.end])
-    if not own:
-        return torch.empty(info.shape, dtype=_DTYPES[info.dtype])
-    return torch.frombuffer(own, dtype=_DTYPES[info.dtype]).reshape(info.shape)
+def _tensor(weights: memoryview, info: TensorInfo) -> Tensor:
+    dtype, part = _DTYPES[info.dtype], weights[info.start : info.end]
+    if not part:
+        return torch.empty(info.shape, dtype=dtype)
+    # The file promises no alignment.
+    own = bytearray(part) if info.start % dtype.itemsize else part
+    return torch.frombuffer(own, dtype=dtype).reshape(info.shape)
 
 
-def _read_verified(path: Path, spec: FileSpec) -> bytearray:
+def _read_verified(path: Path, spec: FileSpec) -> memoryview:
     content = bytearray(spec.size + 1)
     with open_regular(path) as fd, open(fd, "rb", buffering=0, closefd=False) as file:
         size, view = 0, memoryview(content)
@@ -133,7 +142,7 @@ def _read_verified(path: Path, spec: FileSpec) -> bytearray:
     del content[size:]
     if size != spec.size or hashlib.sha256(content).hexdigest() != spec.sha256:
         raise InvalidAdapter([f"{path.name} is not the file that was checked; its bytes changed on disk"])
-    return content
+    return memoryview(content)
 
 
 def _paths(folder: Path, fingerprint: str) -> tuple[Path, Path]:
@@ -170,7 +179,7 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
-def _read_prepared(folder: Path, manifest: Manifest, fingerprint: str) -> AdapterWeights:
+def _read_prepared(folder: Path, manifest: Manifest, fingerprint: str, read: Read) -> AdapterWeights:
     data, about = _paths(folder, fingerprint)
     if not about.is_file():
         raise InvalidAdapter(["it was not prepared for the base that is served; upload it again"])
@@ -178,7 +187,7 @@ def _read_prepared(folder: Path, manifest: Manifest, fingerprint: str) -> Adapte
         note: dict[str, Any] = json.loads(about.read_bytes())
         if note["format"] != _FORMAT or note["digest"] != manifest.digest or note["base"] != fingerprint:
             raise ValueError("it is of another adapter or base")
-        content = _read_verified(data, FileSpec(data.name, int(note["size"]), str(note["sha256"])))
+        content = read(data, FileSpec(data.name, int(note["size"]), str(note["sha256"])))
         return unflatten(load_tensors(bytes(content)))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidAdapter([f"what was prepared of it is damaged ({error}); upload it again"]) from error

@@ -10,15 +10,14 @@ from torch import Tensor
 
 from adapters.config_keys import MERGE
 from adapters.deltas import pairs, products, weighted
-from adapters.deltas.context import Base, Context, Formula, Parts, Result
+from adapters.deltas.context import Context, Formula, Parts, Result, Setting
 from adapters.deltas.tables import embedding_change, head_change
 from adapters.errors import InvalidAdapter
 from adapters.format import MAX_DELTA
 from adapters.kinds.prompts import PROMPT
 from adapters.normal import AdapterWeights, LinearChange, LowRank, Prefix
-from adapters.peft_config import AdapterConfig
 from adapters.plan import BIAS, SAVED, Plan
-from adapters.shapes import EMBEDDING, HEAD, BaseShapes
+from adapters.shapes import EMBEDDING, HEAD
 
 FORMULAS: dict[str, Formula] = {
     "lora": pairs.lora,
@@ -39,28 +38,21 @@ _NORM_PARTS = (SAVED, "ln_tuning_layers.weight")
 MAX_ERROR = 1e-3
 
 
-def assemble(
-    config: AdapterConfig,
-    plan: Plan,
-    tensors: Mapping[str, Tensor],
-    shapes: BaseShapes,
-    max_rank: int,
-    base: Base | None = None,
-) -> tuple[AdapterWeights, float]:
+def assemble(setting: Setting, tensors: Mapping[str, Tensor]) -> tuple[AdapterWeights, float]:
     """The normal form and the largest relative error of an update (0: exact).
 
-    `base` is needed unless the adapter is `direct`. Raises InvalidAdapter where an update is not within
-    MAX_ERROR of a pair of at most `max_rank`, or is no finite number.
+    Raises InvalidAdapter where an update is not within MAX_ERROR of a pair that is served, or is no finite
+    number.
     """
-    grouped = _group(plan, tensors)
-    changes, error = _changes(config, plan, grouped, shapes, max_rank, base)
+    grouped = _group(setting.plan, tensors)
+    changes, error = _changes(setting, grouped)
     tables = {name: changes.pop(name, None) for name in (EMBEDDING, HEAD)}
     weights = AdapterWeights(
-        linears=_with_biases(changes, grouped, base, shapes),
-        embedding=embedding_change(tables[EMBEDDING], grouped, plan, shapes, base),
-        head=head_change(tables[HEAD], grouped, plan, shapes, base),
-        norms=_norms(grouped, shapes),
-        prefix=_prefix(grouped, config, shapes),
+        linears=_with_biases(setting, changes, grouped),
+        embedding=embedding_change(setting, tables[EMBEDDING], grouped),
+        head=head_change(setting, tables[HEAD], grouped),
+        norms=_norms(setting, grouped),
+        prefix=_prefix(setting, grouped),
     )
     return weights, error
 
@@ -73,28 +65,16 @@ def _group(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Ten
     return grouped
 
 
-def _changes(
-    config: AdapterConfig,
-    plan: Plan,
-    grouped: Mapping[str, Parts],
-    shapes: BaseShapes,
-    max_rank: int,
-    base: Base | None,
-) -> tuple[dict[str, LinearChange], float]:
-    formula = FORMULAS.get(config.kind.name)
-    if formula is None:
+def _changes(setting: Setting, grouped: Mapping[str, Parts]) -> tuple[dict[str, LinearChange], float]:
+    formula, targets = FORMULAS.get(setting.config.kind.name), setting.plan.targets
+    if formula is None or not targets:
         return {}, 0.0
-    sizes = {name: shapes.size_of(name) for name in plan.targets}
-    widest = (
-        max((size[0] for size in sizes.values()), default=0),
-        max((size[1] for size in sizes.values()), default=0),
-    )
+    sizes = {name: setting.shapes.size_of(name) for name in targets}
+    widest = max(size[0] for size in sizes.values()), max(size[1] for size in sizes.values())
     changes, worst = {}, 0.0
-    for name, target in plan.targets.items():
-        context = Context(
-            name, target, sizes[name], widest, config.options, grouped.get("", {}), max_rank, base
-        )
-        result = _checked(name, formula(grouped[name], context), max_rank)
+    for name, target in targets.items():
+        context = Context(setting, name, target, sizes[name], widest, grouped.get("", {}))
+        result = _checked(name, formula(grouped[name], context), setting.max_rank)
         worst = max(worst, result.error)
         if _is_change(result.change):
             changes[name] = result.change
@@ -131,42 +111,40 @@ def _largest(pair: LowRank) -> float:
 
 
 def _with_biases(
-    changes: dict[str, LinearChange], grouped: Mapping[str, Parts], base: Base | None, shapes: BaseShapes
+    setting: Setting, changes: dict[str, LinearChange], grouped: Mapping[str, Parts]
 ) -> dict[str, LinearChange]:
     """The constant that the normal form adds so that the whole of it is what PEFT adds.
 
-    PEFT: g * (W x + B A x) + bias, with the base's bias or the trained one in its place, never times DoRA's
-    g.
+    PEFT: g * (W x + B A x) + bias, with the base's bias or the trained one in its place, never times g.
     """
     for name in dict.fromkeys([*changes, *(place for place in grouped if BIAS in grouped[place])]):
         change, trained = changes.get(name, LinearChange()), grouped[name].get(BIAS)
         is_dora = change.gain is not None and change.low_rank is not None
-        if trained is None and not (is_dora and name in shapes.biases):
+        if trained is None and not (is_dora and name in setting.shapes.biases):
             continue
-        assert base is not None, "biases are relative to the base's"
-        own = base.bias(name).float()
+        own = setting.bias(name)
         kept = own if change.gain is None else change.gain * own
         bias = (own if trained is None else trained.float()) - kept
         changes[name] = replace(change, bias=bias if change.bias is None else change.bias + bias)
     return changes
 
 
-def _norms(grouped: Mapping[str, Parts], shapes: BaseShapes) -> dict[str, Tensor]:
+def _norms(setting: Setting, grouped: Mapping[str, Parts]) -> dict[str, Tensor]:
     return {
         name: grouped[name][part]
-        for name in shapes.norms
+        for name in setting.shapes.norms
         for part in _NORM_PARTS
         if name in grouped and part in grouped[name]
     }
 
 
-def _prefix(grouped: Mapping[str, Parts], config: AdapterConfig, shapes: BaseShapes) -> Prefix | None:
+def _prefix(setting: Setting, grouped: Mapping[str, Parts]) -> Prefix | None:
     prompt = grouped.get("", {}).get(PROMPT)
     if prompt is None:
         return None
-    if config.kind.name in ("prompt_tuning", "p_tuning"):
+    if not setting.config.kind.fills_cache:
         return Prefix(embeddings=prompt)
-    heads, width = shapes.num_kv_heads, shapes.head_dim
+    shapes = setting.shapes
     # PEFT keeps [n, layers * (key, value) * heads * width]; the cache holds layers first.
-    by_layer = prompt.reshape(prompt.shape[0], shapes.num_layers, 2, heads, width)
+    by_layer = prompt.reshape(len(prompt), shapes.num_layers, 2, shapes.num_kv_heads, shapes.head_dim)
     return Prefix(keys_values=by_layer.permute(1, 2, 0, 3, 4).contiguous())

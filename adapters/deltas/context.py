@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from adapters.normal import LinearChange
+from adapters.peft_config import AdapterConfig
+from adapters.plan import Plan
 from adapters.shapes import BaseShapes, Target
 
 Parts = Mapping[str, Tensor]
@@ -28,25 +31,55 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Context:
-    """One targeted place: `shared` are tensors of all places, `base` is None where none is needed.
+class Setting:
+    """An adapter without its tensors, and what it is turned into its normal form for.
 
-    `widest` is the largest (out_features, in_features) of all places.
+    `base` is needed unless the adapter is direct; `dtype` is what pairs are scaled into.
     """
 
+    config: AdapterConfig
+    plan: Plan
+    shapes: BaseShapes
+    max_rank: int
+    base: Base | None = None
+    dtype: torch.dtype = torch.float32
+
+    def weight(self, name: str) -> Tensor:
+        """[out, in] of the base, float32."""
+        assert self.base is not None, "what needs the base is prepared with it"
+        return self.base.weight(name).float()
+
+    def bias(self, name: str) -> Tensor:
+        """[out] of the base, float32."""
+        assert self.base is not None, "what needs the base is prepared with it"
+        return self.base.bias(name).float()
+
+
+@dataclass(frozen=True)
+class Context:
+    """One targeted place: its (out_features, in_features), and the largest ones of all places.
+
+    `shared` are the tensors that belong to no place.
+    """
+
+    setting: Setting
     name: str
     target: Target
     size: tuple[int, int]
     widest: tuple[int, int]
-    options: Mapping[str, Any]
     shared: Parts
-    max_rank: int
-    base: Base | None
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self.setting.config.options
+
+    @property
+    def max_rank(self) -> int:
+        return self.setting.max_rank
 
     def weight(self) -> Tensor:
-        """[out, in] float32."""
-        assert self.base is not None, "a kind that needs the base is prepared with it"
-        return self.base.weight(self.name).float()
+        """[out, in] of the base, float32."""
+        return self.setting.weight(self.name)
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,22 @@ from adapters.normal import LinearChange, LowRank
 from adapters.shapes import EMBEDDING
 
 
-def scaled(a: Tensor, b: Tensor, scale: float) -> LowRank:
-    """In float32, so that the scale is folded in before any cast."""
-    return LowRank(a, b.float() * scale)
+def scaled(a: Tensor, b: Tensor, context: Context) -> LowRank:
+    """Multiplied in float32 and rounded once, which is what torch does within one dtype too."""
+    scale, dtype = context.target.scale, context.setting.dtype
+    return LowRank(a, b * scale if b.dtype == dtype else (b.float() * scale).to(dtype))
 
 
 def lora(parts: Parts, context: Context) -> Result:
-    scale = context.target.scale
+    names = ("lora_A.weight", "lora_B.weight")
     if context.name == EMBEDDING:
-        pair = scaled(parts["lora_embedding_A"], parts["lora_embedding_B"], scale)
-    else:
-        pair = scaled(parts["lora_A.weight"], parts["lora_B.weight"], scale)
+        names = ("lora_embedding_A", "lora_embedding_B")
+    a, b = (parts[name] for name in names)
+    pair = scaled(a, b, context)
     bias = parts.get("lora_B.bias")
     magnitude = parts.get("lora_magnitude_vector")
     gain = None if magnitude is None else dora_gain(magnitude, pair, context)
-    return Result(LinearChange(pair, gain, None if bias is None else bias.float() * scale))
+    return Result(LinearChange(pair, gain, None if bias is None else bias.float() * context.target.scale))
 
 
 def dora_gain(magnitude: Tensor, pair: LowRank, context: Context) -> Tensor:
@@ -38,7 +39,7 @@ def dora_gain(magnitude: Tensor, pair: LowRank, context: Context) -> Tensor:
 
 def adalora(parts: Parts, context: Context) -> Result:
     a = parts["lora_A"].float() * parts["lora_E"].float()
-    return Result(LinearChange(scaled(a, parts["lora_B"], context.target.scale)))
+    return Result(LinearChange(scaled(a, parts["lora_B"], context)))
 
 
 def ia3(parts: Parts, context: Context) -> Result:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from adapters.deltas.context import Base, Parts
+from adapters.deltas.context import Parts, Setting
 from adapters.kinds.tokens import ROWS
 from adapters.normal import EmbeddingChange, HeadChange, LinearChange, TokenRows
-from adapters.plan import CARRIED, SAVED, Plan
+from adapters.plan import CARRIED, SAVED
 from adapters.shapes import EMBEDDING, HEAD, BaseShapes
 
 Rows = dict[int, Tensor]
@@ -18,51 +18,40 @@ Table = tuple[Tensor | None, Rows]
 
 
 def embedding_change(
-    change: LinearChange | None,
-    grouped: Mapping[str, Parts],
-    plan: Plan,
-    shapes: BaseShapes,
-    base: Base | None,
+    setting: Setting, change: LinearChange | None, grouped: Mapping[str, Parts]
 ) -> EmbeddingChange | None:
     """What the adapter does to the input embedding, None for nothing."""
-    full, rows = _table(EMBEDDING, grouped, plan, shapes, base)
+    full, rows = _table(setting, EMBEDDING, grouped)
     pair = change.low_rank if change else None
     if change is not None and change.gain is not None:
-        full, pair = _scaled_embedding(change, base), None
+        full, pair = _scaled_embedding(setting, change), None
     if full is None and pair is None and not rows:
         return None
     return EmbeddingChange(pair, full, _token_rows(rows))
 
 
 def head_change(
-    change: LinearChange | None,
-    grouped: Mapping[str, Parts],
-    plan: Plan,
-    shapes: BaseShapes,
-    base: Base | None,
+    setting: Setting, change: LinearChange | None, grouped: Mapping[str, Parts]
 ) -> HeadChange | None:
-    """What it does to the head. A tied head follows the embedding's rows unless it has rows of its own."""
-    full, rows = _table(HEAD, grouped, plan, shapes, base)
-    if shapes.tied and not rows and full is None and HEAD not in plan.token_ids:
-        rows = _shared_rows(grouped, plan, shapes, base)
+    """What it does to the head. A tied head follows the embedding's rows unless it has some of its own."""
+    full, rows = _table(setting, HEAD, grouped)
+    if setting.shapes.tied and not rows and full is None and HEAD not in setting.plan.token_ids:
+        rows = _shared_rows(setting, grouped)
     pair, bias = (change.low_rank, change.bias) if change else (None, None)
     if change is not None and change.gain is not None:
-        full, pair = _scaled_head(change, base), None
+        full, pair = _scaled_head(setting, change), None
     if full is None and pair is None and bias is None and not rows:
         return None
     return HeadChange(pair, full, _token_rows(rows), bias)
 
 
-def _table(
-    name: str, grouped: Mapping[str, Parts], plan: Plan, shapes: BaseShapes, base: Base | None
-) -> Table:
+def _table(setting: Setting, name: str, grouped: Mapping[str, Parts]) -> Table:
     parts = grouped.get(name, {})
-    full, rows = _saved(parts, shapes)
+    full, rows = _saved(parts, setting.shapes)
     if CARRIED in parts:
-        assert base is not None, "a carried table is compared with the base's"
-        rows |= _differing(parts[CARRIED], base.weight(name))
+        rows |= _differing(parts[CARRIED], setting.weight(name))
     if ROWS in parts:
-        rows |= dict(zip(plan.token_ids[name], parts[ROWS], strict=True))
+        rows |= dict(zip(setting.plan.token_ids[name], parts[ROWS], strict=True))
     return full, rows
 
 
@@ -75,10 +64,10 @@ def _saved(parts: Parts, shapes: BaseShapes) -> Table:
     return table[: shapes.vocab_size], {token: table[token] for token in grown}
 
 
-def _shared_rows(grouped: Mapping[str, Parts], plan: Plan, shapes: BaseShapes, base: Base | None) -> Rows:
+def _shared_rows(setting: Setting, grouped: Mapping[str, Parts]) -> Rows:
     """PEFT hangs trained tokens, and a resized table, on both ends of a tied pair; saved modules on one."""
     parts = {part: tensor for part, tensor in grouped.get(EMBEDDING, {}).items() if part != SAVED}
-    return _table(EMBEDDING, {EMBEDDING: parts}, plan, shapes, base)[1]
+    return _table(setting, EMBEDDING, {EMBEDDING: parts})[1]
 
 
 def _differing(carried: Tensor, own: Tensor) -> Rows:
@@ -95,14 +84,14 @@ def _token_rows(rows: Rows) -> TokenRows | None:
     return TokenRows(torch.tensor(ids, dtype=torch.int64), torch.stack([rows[token] for token in ids]))
 
 
-def _scaled_embedding(change: LinearChange, base: Base | None) -> Tensor:
+def _scaled_embedding(setting: Setting, change: LinearChange) -> Tensor:
     """[vocab, hidden]: DoRA's gain is one for each hidden dimension, of the whole table."""
-    assert base is not None and change.low_rank is not None and change.gain is not None
-    pair = change.low_rank
-    return change.gain * (base.weight(EMBEDDING).float() + (pair.b @ pair.a.float()).T)
+    pair, gain = change.low_rank, change.gain
+    assert pair is not None and gain is not None, "DoRA has both"
+    return gain * (setting.weight(EMBEDDING) + (pair.b @ pair.a.float()).T)
 
 
-def _scaled_head(change: LinearChange, base: Base | None) -> Tensor:
-    assert base is not None and change.low_rank is not None and change.gain is not None
-    pair = change.low_rank
-    return change.gain[:, None] * (base.weight(HEAD).float() + pair.b @ pair.a.float())
+def _scaled_head(setting: Setting, change: LinearChange) -> Tensor:
+    pair, gain = change.low_rank, change.gain
+    assert pair is not None and gain is not None, "DoRA has both"
+    return gain[:, None] * (setting.weight(HEAD) + pair.b @ pair.a.float())

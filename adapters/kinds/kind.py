@@ -67,9 +67,9 @@ class Kind:
     """One row of the table of kinds.
 
     `parts` are a targeted place's tensors, by their endings; `claims` are all others, by their full names.
-    `scale` is the factor on a place's update. `direct` kinds become their normal form without the base and
-    without a conversion, so they need no preparation. `served_rank`: the rank in the file is the rank that
-    is served.
+    `scale` is the factor on a place's update. `served_rank`: the rank in the file is the rank that is served.
+    `direct` kinds become their normal form without the base and without a conversion, so they need no
+    preparation. `fills_cache`: what stands before the prompt are keys and values.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Kind:
     check: Callable[[Reader, Options], None] = no_check
     served_rank: bool = False
     direct: bool = False
+    fills_cache: bool = False
     max_dims: int = 2
     may_be_empty: bool = False
 

@@ -62,20 +62,21 @@ def _check_prompt(reader: Reader, options: Options) -> None:
         reader.problems.append("num_virtual_tokens is missing")
 
 
-def _prompt_kind(name: str, inert: Keys) -> Kind:
+def _prompt_kind(name: str, inert: Keys, fills_cache: bool = False) -> Kind:
     return Kind(
         name,
         used=(),
         inert={**_COMMON, **inert},
         options={"num_virtual_tokens": count_option(1, 1, MAX_VIRTUAL_TOKENS)},
         places="none",
-        claims=_embedding_claims if name in ("prompt_tuning", "p_tuning") else _cache_claims,
+        claims=_cache_claims if fills_cache else _embedding_claims,
         check=_check_prompt,
         direct=True,
+        fills_cache=fills_cache,
     )
 
 
 PROMPT_TUNING = _prompt_kind("prompt_tuning", _TEXTS)
 P_TUNING = _prompt_kind("p_tuning", _ENCODER)
-PREFIX_TUNING = _prompt_kind("prefix_tuning", _PREFIX)
-CARTRIDGE = _prompt_kind("cartridge", {"num_frozen_tokens": (is_number, "write a number")})
+PREFIX_TUNING = _prompt_kind("prefix_tuning", _PREFIX, fills_cache=True)
+CARTRIDGE = _prompt_kind("cartridge", {"num_frozen_tokens": (is_number, "write a number")}, fills_cache=True)
