@@ -80,6 +80,28 @@ def _added_tokens(base: PreTrainedModel, folder: Path) -> PeftModel:
     return build(base, peft.LoraConfig(**PAIR, trainable_token_indices={"embed_tokens": added}), folder)
 
 
+def _resized(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """The vocabulary grows and nothing of it is trained: PEFT saves both tables whole."""
+    plain = folder.parent / f"{folder.name}-base"
+    base.save_pretrained(plain)
+    base.name_or_path = str(plain)
+    base.resize_token_embeddings(base.config.vocab_size + ADDED_TOKENS, mean_resizing=False)
+    return build(base, peft.LoraConfig(**PAIR), folder)
+
+
+def _pruned(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """AdaLoRA at its end, when a mask says which ranks each linear keeps, down to none."""
+    config = peft.AdaLoraConfig(
+        target_modules=["q_proj", "up_proj"], target_r=2, init_r=4, lora_alpha=6, total_step=10, **CAUSAL
+    )
+    torch.manual_seed(0)
+    model = peft.get_peft_model(base, config)
+    masks = [[True, False, True, True], [False] * 4, [True] * 4, [False, True, False, False]]
+    names = [name for name, _ in base.named_modules() if name.endswith(("q_proj", "up_proj"))]
+    config.rank_pattern = {f"{name}.lora_E": mask for name, mask in zip(names, masks, strict=True)}
+    return save(model, folder)
+
+
 def _per_linear(base: PreTrainedModel, folder: Path) -> PeftModel:
     """EVA's own rank pattern: a rank for each full name, and A that came from data."""
     names = [name for name, _ in base.named_modules() if name.endswith(tuple(LINEARS))]
@@ -119,6 +141,7 @@ LORA_KINDS: dict[str, Builder] = {
     "pissa_converted": _converted_pissa,
     "dora": _lora(use_dora=True),
     "dora_rs": _lora(use_dora=True, use_rslora=True, target_modules=["q_proj", "down_proj"]),
+    "dora_tables": _lora(use_dora=True, target_modules=["v_proj", "embed_tokens", "lm_head"]),
     "dora_biases": _lora(use_dora=True, bias="lora_only", target_modules=["q_proj", "v_proj"]),
 }
 TOKEN_KINDS: dict[str, Builder] = {
@@ -129,6 +152,8 @@ TOKEN_KINDS: dict[str, Builder] = {
     "saved_embedding": _lora(modules_to_save=["embed_tokens"]),
     "saved_both": _lora(modules_to_save=["embed_tokens", "lm_head"]),
     "saved_tied": _lora(modules_to_save=["embed_tokens"], ensure_weight_tying=True),
+    "lora_tied": _lora(target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True),
+    "resized": _resized,
     "saved_norms": _lora(modules_to_save=["input_layernorm", "norm"]),
     "token_rows": _lora(trainable_token_indices=[3, 7, 11]),
     "token_rows_of_both": _lora(trainable_token_indices={"embed_tokens": [5, 2], "lm_head": [1, 9]}),
@@ -140,10 +165,12 @@ GAIN_KINDS: dict[str, Builder] = {
     "ia3_feedforward": _on(
         peft.IA3Config, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
     ),
+    "beft": _on(peft.BeftConfig, target_modules=["v_proj", "up_proj"]),
     "ln_tuning": _of(lambda: peft.LNTuningConfig(target_modules=["input_layernorm", "norm"], **CAUSAL)),
 }
 PRODUCT_KINDS: dict[str, Builder] = {
     "adalora": _on(peft.AdaLoraConfig, target_r=3, init_r=4, lora_alpha=6, total_step=10),
+    "adalora_pruned": _pruned,
     "vera": _on(peft.VeraConfig, r=6, target_modules=["q_proj", "k_proj"], d_initial=0.5),
     "vera_unsaved": _on(
         peft.VeraConfig, r=6, target_modules=["q_proj"], d_initial=0.5, save_projection=False
@@ -163,17 +190,8 @@ PRODUCT_KINDS: dict[str, Builder] = {
     "gralora": _on(peft.GraloraConfig, r=4, alpha=6, gralora_k=2),
     "gralora_hybrid": _on(peft.GraloraConfig, r=4, alpha=6, gralora_k=2, hybrid_r=2),
     "vblora": _on(peft.VBLoRAConfig, r=4, num_vectors=12, vector_length=8, topk=2),
-    "vblora_topk": _on(
-        peft.VBLoRAConfig, r=4, num_vectors=12, vector_length=8, topk=2, save_only_topk_weights=True
-    ),
     "hra": _on(peft.HRAConfig, r=4),
-    "oft": _on(peft.OFTConfig, oft_block_size=8),
-    "boft": _on(peft.BOFTConfig, boft_block_size=4),
-    "fourierft": _on(peft.FourierFTConfig, n_frequency=20),
-    "randlora": _on(peft.RandLoraConfig, r=4),
-    "road": _on(peft.RoadConfig, group_size=8),
-    "c3a": _on(peft.C3AConfig, block_size=8),
-    "shira": _on(peft.ShiraConfig, r=2),
+    "hra_gs": _on(peft.HRAConfig, r=4, apply_GS=True),
 }
 PROMPT_KINDS: dict[str, Builder] = {
     "prompt_tuning": _prompt(peft.PromptTuningConfig),
@@ -182,12 +200,26 @@ PROMPT_KINDS: dict[str, Builder] = {
         peft.PromptEncoderConfig, encoder_hidden_size=12, encoder_reparameterization_type="LSTM"
     ),
     "prefix_tuning": _prompt(peft.PrefixTuningConfig),
+    "cartridge": _prompt(peft.CartridgeConfig, num_frozen_tokens=2),
     "prefix_projection": _prompt(peft.PrefixTuningConfig, prefix_projection=True, encoder_hidden_size=12),
 }
 RAW_KINDS: dict[str, Builder] = {
     "pissa": _raw_init("pissa"),
     "pissa_niter": _raw_init("pissa_niter_2"),
     "olora": _raw_init("olora"),
+}
+# Of full rank, or saved without what is needed.
+UNSERVED_KINDS: dict[str, Builder] = {
+    "oft": _on(peft.OFTConfig, oft_block_size=8),
+    "boft": _on(peft.BOFTConfig, boft_block_size=4),
+    "fourierft": _on(peft.FourierFTConfig, n_frequency=20),
+    "randlora": _on(peft.RandLoraConfig, r=4),
+    "road": _on(peft.RoadConfig, group_size=8),
+    "c3a": _on(peft.C3AConfig, block_size=8),
+    "shira": _on(peft.ShiraConfig, r=2),
+    "vblora_topk": _on(
+        peft.VBLoRAConfig, r=4, num_vectors=12, vector_length=8, topk=2, save_only_topk_weights=True
+    ),
 }
 KINDS: dict[str, Builder] = {
     **LORA_KINDS,
@@ -196,4 +228,5 @@ KINDS: dict[str, Builder] = {
     **PRODUCT_KINDS,
     **PROMPT_KINDS,
     **RAW_KINDS,
+    **UNSERVED_KINDS,
 }

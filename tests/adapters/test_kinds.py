@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from adapters import Manifest, inspect
-from adapters.normal import AdapterWeights
-from adapters.prepared import load, prepare
-from tests.dense import base_of, logits
+from adapters import InvalidAdapter
+from tests.adapters.small import VOCAB, take, tiny
+from tests.dense import logits
 from tests.peft_kinds import (
     ADDED_TOKENS,
     GAIN_KINDS,
@@ -23,46 +21,20 @@ from tests.peft_kinds import (
     PRODUCT_KINDS,
     PROMPT_KINDS,
     TOKEN_KINDS,
+    UNSERVED_KINDS,
 )
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
 )
-VOCAB, MAX_RANK = 32, 16
 IDS = torch.tensor([[3, 7, 5, 11, 2, 9, 1]])
-# Of full rank, or not repeatable: PEFT's own layers say so, and MERGE or convert is the way out.
-REFUSED = ["oft", "boft", "fourierft", "randlora", "road", "c3a", "shira", "vblora_topk"]
+ADDED_IDS = torch.tensor([[3, VOCAB, 7, VOCAB + 2, 5]])
+GROWN = ("added_tokens", "resized")
 BASES = [
     pytest.param(tied, bias, id=f"{'tied' if tied else 'untied'}-{'biases' if bias else 'plain'}")
-    for tied in (False, True)
-    for bias in (False, True)
+    for tied, bias in ((False, True), (True, False), (False, False), (True, True))
 ]
-SERVED = [
-    *LORA_KINDS,
-    *TOKEN_KINDS,
-    *GAIN_KINDS,
-    *(name for name in PRODUCT_KINDS if name not in REFUSED),
-    *PROMPT_KINDS,
-]
-
-
-def tiny(tied: bool, bias: bool) -> LlamaForCausalLM:
-    shape = LlamaConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=VOCAB,
-        tie_word_embeddings=tied,
-        attention_bias=bias,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(shape).eval()
-        for parameter in model.parameters():
-            parameter.data.add_(0.1 * torch.randn(parameter.shape))
-    return model
+SERVED = [*LORA_KINDS, *TOKEN_KINDS, *GAIN_KINDS, *PRODUCT_KINDS, *PROMPT_KINDS]
 
 
 @pytest.fixture(autouse=True)
@@ -72,35 +44,82 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def take(
-    folder: Path, tied: bool, bias: bool, max_rank: int = MAX_RANK
-) -> tuple[Manifest, AdapterWeights, float]:
-    """As a server takes it: checked, prepared where that is needed, loaded; and the measured error."""
-    base = base_of(tiny(tied, bias))
-    manifest = inspect(folder, base.shapes, max_rank)
-    error = 0.0 if manifest.direct else prepare(folder, manifest, base, max_rank).error
-    return manifest, load(folder, manifest, base.shapes, max_rank), error
-
-
 @torch.inference_mode()
-def peft_logits(folder: Path, tied: bool, bias: bool, added: int = 0) -> torch.Tensor:
+def peft_logits(
+    folder: Path, tied: bool, bias: bool, ids: torch.Tensor = IDS, added: int = 0
+) -> torch.Tensor:
+    """[1, length, vocab] of the folder, as PEFT loads it over a fresh base."""
     base = tiny(tied, bias)
     if added:
         base.resize_token_embeddings(VOCAB + added, mean_resizing=False)
-    model = PeftModel.from_pretrained(base, folder).eval()
-    found: Any = model(IDS)
-    return found.logits[:, -IDS.shape[1] :, :VOCAB]
+    found: Any = PeftModel.from_pretrained(base, folder).eval()(ids)
+    return found.logits[:, -ids.shape[1] :]
 
 
-@pytest.mark.parametrize(("tied", "bias"), BASES)
+def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    tolerance = 1e-5 * float(expected.abs().max().clamp(min=1))
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("tied", "bias"), BASES[:2])
 @pytest.mark.parametrize("kind", SERVED)
 def test_the_normal_form_is_what_peft_computes(kind: str, tied: bool, bias: bool, tmp_path: Path) -> None:
+    check_parity(kind, tied, bias, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("tied", "bias"), BASES[2:])
+@pytest.mark.parametrize("kind", SERVED)
+def test_the_same_over_the_other_bases(kind: str, tied: bool, bias: bool, tmp_path: Path) -> None:
+    check_parity(kind, tied, bias, tmp_path)
+
+
+def check_parity(kind: str, tied: bool, bias: bool, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     KINDS[kind](tiny(tied, bias), folder)
-    manifest, weights, error = take(folder, tied, bias)
-    expected = peft_logits(folder, tied, bias, ADDED_TOKENS if kind == "added_tokens" else 0)
+    _, weights, error = take(folder, tied, bias)
+    expected = peft_logits(folder, tied, bias, added=ADDED_TOKENS if kind in GROWN else 0)[..., :VOCAB]
     plain = tiny(tied, bias)(IDS).logits.detach()
     assert (expected - plain).abs().max() > 1e-3, "the adapter must do something"
-    found = logits(tiny(tied, bias), weights, IDS)[..., :VOCAB]
     assert error <= 1e-6
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max().clamp(min=1)))
+    assert_close(logits(tiny(tied, bias), weights, IDS)[..., :VOCAB], expected)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", GROWN)
+def test_added_tokens_are_read_and_where_they_were_trained_written(
+    kind: str, tied: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    KINDS[kind](tiny(tied), folder)
+    manifest, weights, _ = take(folder, tied)
+    assert manifest.top_token == VOCAB + ADDED_TOKENS - 1
+    expected = peft_logits(folder, tied, False, ADDED_IDS, ADDED_TOKENS)
+    found = logits(tiny(tied), weights, ADDED_IDS)
+    # Rows of an untied head that nobody trained are whatever the trainer's resize drew: not in the file.
+    known = VOCAB if kind == "added_tokens" and not tied else VOCAB + ADDED_TOKENS
+    assert found.shape[-1] == known
+    assert_close(found, expected[..., :known])
+
+
+def test_a_whole_table_that_is_the_bases_own_costs_nothing(tmp_path: Path) -> None:
+    KINDS["lora_embedding"](tiny(), tmp_path / "adapter")
+    manifest, weights, _ = take(tmp_path / "adapter")
+    assert not manifest.direct
+    assert weights.embedding is not None
+    assert weights.embedding.full is None
+    assert weights.embedding.rows is None
+
+
+def test_what_is_plain_needs_no_preparation(tmp_path: Path) -> None:
+    direct = {"lora", "ia3", "token_rows", "saved_norms", "prompt_tuning", "prefix_tuning", "adalora"}
+    for kind in sorted(direct | {"dora", "loha", "lora_only_biases"}):
+        KINDS[kind](tiny(bias=True), tmp_path / kind)
+        assert take(tmp_path / kind, bias=True)[0].direct == (kind in direct), kind
+
+
+def test_kinds_that_are_not_served_say_why(tmp_path: Path) -> None:
+    for kind, builder in UNSERVED_KINDS.items():
+        builder(tiny(), tmp_path / kind)
+        with pytest.raises(InvalidAdapter, match="merge|convert|save it with"):
+            take(tmp_path / kind)
