@@ -69,7 +69,8 @@ def _check_ids(added: Any, name: str) -> None:
 
 
 def _check_tokenizer_config(text: str, name: str) -> None:
-    config = parse_object(text.encode(), name, MAX_JSON_DEPTH)
+    # transformers writes int(1e30) for a length without a limit.
+    config = parse_object(text.encode(), name, MAX_JSON_DEPTH, max_digits=40)
     code = [key for key in _CODE_KEYS if config.get(key) not in (None, {}, [])]
     if code:
         raise InvalidAdapter(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import Any
 
 from adapters.errors import InvalidAdapter
 
+# Nothing in an adapter counts past 2**63; longer digits would only buy quadratic conversion time.
+MAX_DIGITS = 20
 # A string, an opening or a closing bracket: enough to measure depth without building a single object.
 # Possessive, with an optional closing quote: no string, not even an unfinished one, is scanned twice.
 _MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
-def parse_object(raw: bytes, what: str, max_depth: int) -> dict[str, Any]:
+def parse_object(raw: bytes, what: str, max_depth: int, max_digits: int = MAX_DIGITS) -> dict[str, Any]:
     """Parses `raw` as one JSON object at most `max_depth` deep; raises InvalidAdapter naming `what`."""
     if _depth(raw) > max_depth:
         raise InvalidAdapter([f"{what} nests deeper than {max_depth} levels"])
@@ -22,7 +25,7 @@ def parse_object(raw: bytes, what: str, max_depth: int) -> dict[str, Any]:
             raw.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
-            parse_int=_parse_int,
+            parse_int=partial(_parse_int, max_digits),
         )
     except (ValueError, RecursionError) as error:
         raise InvalidAdapter([f"{what} is not valid JSON: {ascii(str(error))[1:-1]}"]) from error
@@ -58,9 +61,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _parse_int(text: str) -> int:
-    # Nothing in these files counts past 2**63; longer digits would only buy quadratic conversion time.
-    if len(text) > 20:
+def _parse_int(max_digits: int, text: str) -> int:
+    if len(text) > max_digits:
         raise ValueError("a number is too long")
     return int(text)
 
