@@ -32,7 +32,7 @@ _MIB = 1024 * 1024
 OPTIONAL_FILES = {
     CARD_NAME: _MIB,
     STORY_NAME: _MIB,
-    "tokenizer.json": 64 * _MIB,
+    "tokenizer.json": 32 * _MIB,
     "tokenizer_config.json": 4 * _MIB,
     "special_tokens_map.json": _MIB,
     "added_tokens.json": 4 * _MIB,

@@ -15,13 +15,14 @@ import sys
 from pathlib import Path
 
 from adapters.errors import InvalidAdapter, StoreUnavailable
-from adapters.files import WEIGHTS_NAME
+from adapters.files import OPTIONAL_FILES, WEIGHTS_NAME
 from adapters.format import inspect
 from adapters.manifest import BaseShapes, Manifest
 
 MAX_ADDRESS_BYTES = 2 * 1024**3
 CPU_SECONDS = 5
 CPU_SECONDS_PER_GIB = 20
+CPU_SECONDS_PER_GIB_OF_TEXT = 256
 # Wall time is only a backstop for a child that waits instead of working; a busy machine must not hit it.
 WALL_FACTOR = 12
 _log = logging.getLogger(__name__)
@@ -83,11 +84,18 @@ def main() -> int:
 
 
 def _cpu_seconds(folder: Path) -> int:
+    text = sum(_size(folder / name) for name in OPTIONAL_FILES)
+    weights = _size(folder / WEIGHTS_NAME)
+    return (
+        CPU_SECONDS + CPU_SECONDS_PER_GIB * weights // 1024**3 + CPU_SECONDS_PER_GIB_OF_TEXT * text // 1024**3
+    )
+
+
+def _size(path: Path) -> int:
     try:
-        size = (folder / WEIGHTS_NAME).lstat().st_size
+        return path.lstat().st_size
     except OSError:
-        size = 0
-    return CPU_SECONDS + CPU_SECONDS_PER_GIB * size // 1024**3
+        return 0
 
 
 def _environment() -> dict[str, str]:
