@@ -107,7 +107,10 @@ LORA_KEYS: Keys = {
     "modules_to_tie": (is_empty, PLAIN),
     "target_modules_to_tie": (is_empty, PLAIN),
     # Leftovers of initializations that rewrite the base; init_lora_weights says whether they were used.
-    "loftq_config": (is_empty, CONVERT),
+    "loftq_config": (
+        is_empty,
+        "start with replace_lora_weights_loftq, which leaves the base alone, or " + MERGE,
+    ),
     "corda_config": (is_null, CONVERT),
     "lora_ga_config": (is_null, CONVERT),
 }

@@ -138,6 +138,8 @@ LORA_KINDS: dict[str, Builder] = {
     "lora_bias": _lora(lora_bias=True),
     "lora_only_biases": _lora(bias="lora_only", target_modules=["q_proj", "v_proj"]),
     "lora_all_biases": _lora(bias="all", target_modules=["q_proj"]),
+    "mica": _lora(init_lora_weights="mica"),
+    "orthogonal": _lora(init_lora_weights="orthogonal"),
     "pissa_converted": _converted_pissa,
     "dora": _lora(use_dora=True),
     "dora_rs": _lora(use_dora=True, use_rslora=True, target_modules=["q_proj", "down_proj"]),

@@ -19,8 +19,12 @@ _CONVERT = (
     f"PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...), or {MERGE}"
 )
 EXTRAS = ("bias", "modules_to_save", "trainable_token_indices", "ensure_weight_tying")
+_LOFTQ = (
+    "LoftQ rewrote the base that it was trained on, and PEFT has no conversion; start with peft's "
+    f"replace_lora_weights_loftq, which leaves the base alone, or {MERGE}"
+)
 # Initializations that leave the base as it is, so that A and B mean what they say.
-_INITS = ("gaussian", "orthogonal", "eva")
+_INITS = ("gaussian", "orthogonal", "eva", "mica")
 # PEFT adds it before it divides by a rank that it keeps as a number.
 _ADALORA_EPSILON = 1e-5
 
@@ -49,7 +53,8 @@ def _check_lora(reader: Reader, options: Options) -> None:
     value = reader.config.get("init_lora_weights", True)
     # Compared by identity: 1 == True, and PEFT writes neither 1 nor 0.
     if not any(value is flag for flag in (None, True, False)) and value not in _INITS:
-        reader.problems.append(f"init_lora_weights = {show(value)} is not served: {_CONVERT}")
+        remedy = _LOFTQ if value == "loftq" else _CONVERT
+        reader.problems.append(f"init_lora_weights = {show(value)} is not served: {remedy}")
     if options["use_dora"] and options["lora_bias"]:
         reader.problems.append("use_dora and lora_bias exclude each other in PEFT; train with one of them")
 

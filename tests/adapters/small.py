@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from adapters import Manifest, inspect
 from adapters.normal import AdapterWeights
@@ -39,7 +39,14 @@ def take(
     folder: Path, tied: bool = False, bias: bool = False, max_rank: int = MAX_RANK
 ) -> tuple[Manifest, AdapterWeights, float]:
     """Checked, prepared where that is needed, loaded; and the measured error."""
-    base = base_of(tiny(tied, bias))
+    return take_over(tiny(tied, bias), folder, max_rank)
+
+
+def take_over(
+    model: PreTrainedModel, folder: Path, max_rank: int = MAX_RANK
+) -> tuple[Manifest, AdapterWeights, float]:
+    """The same over any base."""
+    base = base_of(model)
     manifest = inspect(folder, base.shapes, max_rank)
     error = 0.0 if manifest.direct else prepare(folder, manifest, base, max_rank).error
     return manifest, load(folder, manifest, base.shapes, max_rank), error

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 
 from adapters import InvalidAdapter
-from tests.adapters.small import VOCAB, take, tiny
+from tests.adapters.small import VOCAB, take, take_over, tiny
 from tests.dense import logits
 from tests.peft_kinds import (
     ADDED_TOKENS,
@@ -23,6 +24,7 @@ from tests.peft_kinds import (
     TOKEN_KINDS,
     UNSERVED_KINDS,
 )
+from tests.toys import make_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
@@ -100,6 +102,46 @@ def test_added_tokens_are_read_and_where_they_were_trained_written(
     known = VOCAB if kind == "added_tokens" and not tied else VOCAB + ADDED_TOKENS
     assert found.shape[-1] == known
     assert_close(found, expected[..., :known])
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "mistral"])
+@pytest.mark.parametrize(
+    "kind", ["dora", "lora_all_biases", "saved_norms", "ia3_feedforward", "prefix_tuning"]
+)
+def test_other_families(kind: str, family: str, tmp_path: Path) -> None:
+    """Biases of q, k and v alone, heads of another width than hidden / heads, norms of q and k."""
+    folder = tmp_path / "adapter"
+    KINDS[kind](make_model(family), folder)
+    _, weights, _ = take_over(make_model(family), folder)
+    with torch.inference_mode():
+        found: Any = PeftModel.from_pretrained(make_model(family), folder).eval()(IDS)
+    assert_close(logits(make_model(family), weights, IDS), found.logits[:, -IDS.shape[1] :])
+
+
+def test_a_conversion_is_off_by_what_it_says(tmp_path: Path) -> None:
+    """LoHa of rank 9 whose factors fall fast, served at rank 4."""
+    folder = tmp_path / "adapter"
+    model = KINDS["loha"](tiny(), folder)
+    state = load_file(folder / "adapter_model.safetensors")
+    for name, tensor in state.items():
+        if name.endswith("_a"):
+            state[name] = tensor * torch.tensor([1.0, 1e-2, 1e-4])
+    save_file(state, folder / "adapter_model.safetensors")
+    set_peft_model_state_dict(model, state)
+    _, weights, error = take(folder, max_rank=4)
+    assert 1e-6 < error < 1e-3
+    worst = 0.0
+    for name, change in weights.linears.items():
+        exact = model.get_submodule(f"base_model.model.{name}").get_delta_weight("default").detach()
+        pair = change.low_rank
+        assert pair is not None
+        assert pair.rank <= 4
+        worst = max(worst, float((pair.b @ pair.a - exact).norm() / exact.norm()))
+    assert worst == pytest.approx(error, rel=0.05)
+    expected = peft_logits(folder, False, False)
+    plain = tiny()(IDS).logits.detach()
+    served = logits(tiny(), weights, IDS)
+    assert (served - expected).norm() <= 5 * error * (expected - plain).norm()
 
 
 def test_a_whole_table_that_is_the_bases_own_costs_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adapters import BaseShapes, InvalidAdapter, inspect
+from adapters import BaseShapes, InvalidAdapter, inspect, inspect_in_sandbox
 from tests.adapters.small import MAX_RANK, VOCAB, take, tiny
 from tests.dense import base_of
 from tests.peft_kinds import KINDS, PROMPT_KINDS, RAW_KINDS, UNSERVED_KINDS
@@ -200,6 +200,14 @@ def test_an_update_of_higher_rank_than_is_served_is_refused(
     copy = shutil.copytree(folder_of(kind), tmp_path / kind)
     with pytest.raises(InvalidAdapter, match=r"off its nearest pair of rank 2, .* merge the adapter"):
         take(copy, bias=True, max_rank=2)
+
+
+@pytest.mark.parametrize("kind", ["gralora", "adalora_pruned", "added_tokens", "prefix_tuning"])
+def test_the_sandbox_gives_the_same_answer(
+    kind: str, folder_of: Callable[[str], Path], shapes: BaseShapes
+) -> None:
+    folder = folder_of(kind)
+    assert inspect_in_sandbox(folder, shapes, MAX_RANK) == inspect(folder, shapes, MAX_RANK)
 
 
 def test_tokens_beyond_the_vocabulary_are_told(folder_of: Callable[[str], Path], shapes: BaseShapes) -> None:
