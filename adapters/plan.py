@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from adapters.config_keys import MERGE
 from adapters.kinds.tokens import PREFIX, ROWS
 from adapters.peft_config import AdapterConfig
-from adapters.shapes import EMBEDDING, HEAD, BaseShapes, Claim, Site, Target
+from adapters.shapes import EMBEDDING, HEAD, MAX_ADDED_TOKENS, BaseShapes, Claim, Site, Target
 from adapters.strict_json import show
 from adapters.targets import find_all, saves
 
@@ -63,11 +64,15 @@ def _claim_parts(config: AdapterConfig, base: BaseShapes, plan: Plan, problems: 
         size = (base.norms[name],) * 2 if name in base.norms else base.size_of(name)
         sites.append(Site(name, *size, target))
     for site in sites:
+        if not kind.divides(site, config.options):
+            problems.append(f"{site.name} of this base cannot be cut into the blocks of the configuration")
+            continue
         for part, shape in kind.parts(site, config.options).items():
             _add(plan, tensor_name(site.name, part), Claim(site.name, part, shape), problems)
     for name, claim in kind.claims(sites, config.options, base).items():
         _add(plan, name, claim, problems)
         if claim.part == ROWS:
+            _check_ids(config.options["token_indices"], base, problems)
             plan.token_ids[claim.place] = tuple(config.options["token_indices"])
 
 
@@ -110,9 +115,15 @@ def _claim_token_rows(config: AdapterConfig, base: BaseShapes, plan: Plan, probl
         # The same rows of one table: PEFT trains and saves them once.
         wanted.pop(HEAD, None)
     for table, ids in wanted.items():
+        _check_ids(ids, base, problems)
         claim = Claim(table, ROWS, (len(ids), base.hidden_size))
         _add(plan, tensor_name(table, f"token_adapter.{ROWS}"), claim, problems)
         plan.token_ids[table] = ids
+
+
+def _check_ids(ids: Sequence[int], base: BaseShapes, problems: list[str]) -> None:
+    if max(ids, default=0) >= base.vocab_size + MAX_ADDED_TOKENS:
+        problems.append(f"token {max(ids)} is more than {MAX_ADDED_TOKENS} beyond the base's vocabulary")
 
 
 def _claim_carried(plan: Plan, base: BaseShapes) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 EMBEDDING = "model.embed_tokens"
 HEAD = "lm_head"
+# Tokens that one adapter may add; logits of all sequences in a step get as many more columns.
+MAX_ADDED_TOKENS = 8192
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Claim:
     grows: bool = False
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        if self.grows and len(shape) == len(self.shape) and shape[0] > self.shape[0]:
-            return shape[1:] == self.shape[1:]
+        """Whether a tensor of this shape is what is called for."""
+        if self.grows and len(shape) == len(self.shape):
+            return 0 <= shape[0] - self.shape[0] <= MAX_ADDED_TOKENS and shape[1:] == self.shape[1:]
         return shape == self.shape

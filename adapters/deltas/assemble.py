@@ -69,11 +69,13 @@ def _changes(setting: Setting, grouped: Mapping[str, Parts]) -> tuple[dict[str, 
     formula, targets = FORMULAS.get(setting.config.kind.name), setting.plan.targets
     if formula is None or not targets:
         return {}, 0.0
-    sizes = {name: setting.shapes.size_of(name) for name in targets}
-    widest = max(size[0] for size in sizes.values()), max(size[1] for size in sizes.values())
+    sizes, shared = {name: setting.shapes.size_of(name) for name in targets}, grouped.get("", {})
+    if setting.config.kind.name == "vera" and not shared:
+        widest = max(size[0] for size in sizes.values()), max(size[1] for size in sizes.values())
+        shared = products.drawn(setting.config.options["projection_prng_key"], setting.config.rank, widest)
     changes, worst = {}, 0.0
     for name, target in targets.items():
-        context = Context(setting, name, target, sizes[name], widest, grouped.get("", {}))
+        context = Context(setting, name, target, sizes[name], shared)
         result = _checked(name, formula(grouped[name], context), setting.max_rank)
         worst = max(worst, result.error)
         if _is_change(result.change):

@@ -57,16 +57,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Context:
-    """One targeted place: its (out_features, in_features), and the largest ones of all places.
-
-    `shared` are the tensors that belong to no place.
-    """
+    """One targeted place: its (out_features, in_features), and the tensors that belong to no place."""
 
     setting: Setting
     name: str
     target: Target
     size: tuple[int, int]
-    widest: tuple[int, int]
     shared: Parts
 
     @property

@@ -22,17 +22,15 @@ def _fitted(pair: LowRank, context: Context) -> Result:
 
 def vera(parts: Parts, context: Context) -> Result:
     """diag(b) B[:out] diag(d) A[:, :in]."""
-    shared = context.shared or _drawn(context)
-    out, width = context.size
+    shared, (out, width) = context.shared, context.size
     a = parts["vera_lambda_d"].float()[:, None] * shared["vera_A"].float()[:, :width]
     b = parts["vera_lambda_b"].float()[:, None] * shared["vera_B"].float()[:out]
     return _fitted(LowRank(a, b), context)
 
 
-def _drawn(context: Context) -> Parts:
-    """What PEFT draws from the key when the projections were not saved: Kaiming uniform, A first."""
-    rank, (out, width) = context.target.rank, context.widest
-    generator = torch.Generator().manual_seed(context.options["projection_prng_key"])
+def drawn(key: int, rank: int, widest: tuple[int, int]) -> Parts:
+    """What PEFT draws for VeRA when the projections were not saved: Kaiming uniform, A first."""
+    generator, (out, width) = torch.Generator().manual_seed(key), widest
     return {
         name: torch.empty(shape).uniform_(-bound, bound, generator=generator)
         for name, shape in (("vera_A", (rank, width)), ("vera_B", (out, rank)))
@@ -104,20 +102,18 @@ def gralora(parts: Parts, context: Context) -> Result:
     """Part n of the input reaches part m of the output through columns m of A_n and rows n of B_m."""
     a, b = parts["gralora_A"].float(), parts["gralora_B"].float()
     k, _, rank = a.shape
-    share = rank // k
-    rows = [
-        _placed(a[n, :, m * share : (m + 1) * share].T, n, context.size[1])
-        for m in range(k)
-        for n in range(k)
-    ]
-    columns = [
-        _placed(b[m, n * share : (n + 1) * share], m, context.size[0]) for m in range(k) for n in range(k)
-    ]
-    left, right = torch.cat(columns).T, torch.cat(rows)
+    share, scale = rank // k, context.target.scale
+    blocks = [(m, n) for m in range(k) for n in range(k)]
+    right = [_placed(a[n, :, m * share : (m + 1) * share].T, n, context.size[1]) for m, n in blocks]
+    left = [_placed(b[m, n * share : (n + 1) * share], m, context.size[0]) for m, n in blocks]
     if "gralora_A_general.weight" in parts:
-        right = torch.cat([right, parts["gralora_A_general.weight"].float()])
-        left = torch.cat([left, parts["gralora_B_general.weight"].float()], dim=1)
-    return _fitted(LowRank(right, left * context.target.scale), context)
+        right.append(parts["gralora_A_general.weight"].float())
+        left.append(parts["gralora_B_general.weight"].float().T)
+    if k * rank >= min(context.size):
+        delta = sum((b_rows.T @ a_rows for b_rows, a_rows in zip(left, right, strict=True)), torch.zeros(()))
+        fitted, error = fit_dense(delta * scale, context.max_rank)
+        return Result(LinearChange(fitted), error)
+    return _fitted(LowRank(torch.cat(right), torch.cat(left).T * scale), context)
 
 
 def _placed(rows: Tensor, part: int, width: int) -> Tensor:
@@ -137,5 +133,6 @@ def vblora(parts: Parts, context: Context) -> Result:
 
 
 def _mixed(logits: Tensor, bank: Tensor, k: int) -> Tensor:
+    """[..., length]: no larger on the way than the logits, however many vectors are mixed."""
     top, indices = logits.topk(k, dim=-1)
-    return (top.softmax(dim=-1)[..., None] * bank[indices]).sum(-2)
+    return torch.zeros_like(logits).scatter(-1, indices, top.softmax(dim=-1)) @ bank

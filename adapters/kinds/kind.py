@@ -67,9 +67,10 @@ class Kind:
     """One row of the table of kinds.
 
     `parts` are a targeted place's tensors, by their endings; `claims` are all others, by their full names.
-    `scale` is the factor on a place's update. `served_rank`: the rank in the file is the rank that is served.
-    `direct` kinds become their normal form without the base and without a conversion, so they need no
-    preparation. `fills_cache`: what stands before the prompt are keys and values.
+    `divides` tells whether the blocks of which they are made fill the place. `scale` is the factor on a
+    place's update. `served_rank`: the rank in the file is the rank that is served. `direct` kinds become
+    their normal form without the base and without a conversion, so they need no preparation. `fills_cache`:
+    what stands before the prompt are keys and values.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Kind:
     rank_key: str = ""
     alpha_key: str = ""
     parts: Callable[[Site, Options], dict[str, Shape]] = no_parts
+    divides: Callable[[Site, Options], bool] = lambda site, options: True
     claims: Callable[[Sequence[Site], Options, BaseShapes], dict[str, Claim]] = no_claims
     scale: Callable[[int, float, Options], float] = unscaled
     target: Callable[[str, Target, Options], Target] = lambda name, target, options: target

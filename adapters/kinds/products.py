@@ -117,6 +117,13 @@ def _miss_parts(site: Site, options: Options) -> dict[str, Shape]:
     return {"miss_block": shape.get(options["init_weights"], (rank, out))}
 
 
+def _miss_divides(site: Site, options: Options) -> bool:
+    rank, out, width = site.target.rank, site.out_features, site.in_features
+    if options["init_weights"] == "bat":
+        return out % rank == 0 and width % rank == 0
+    return rank <= width and (options["init_weights"] != "mini" or out % options["mini_r"] == 0)
+
+
 def _check_miss(reader: Reader, options: Options) -> None:
     if options["init_weights"] == "mini" and options["mini_r"] < 1:
         reader.problems.append("mini_r must be above 0")
@@ -136,6 +143,7 @@ MISS = Kind(
     },
     rank_key="r",
     parts=_miss_parts,
+    divides=_miss_divides,
     check=_check_miss,
     max_dims=3,
 )
@@ -183,10 +191,13 @@ GRALORA = Kind(
     "gralora",
     used=(LAYERED[0], *LAYERED[2:], "bias", "modules_to_save"),
     inert={**NOTES, **INIT, **FAN_IN, **number_keys("gralora_dropout")},
-    options={"gralora_k": count_option(2), "hybrid_r": count_option(0, 0)},
+    options={"gralora_k": count_option(2, highest=64), "hybrid_r": count_option(0, 0)},
     rank_key="r",
     alpha_key="alpha",
     parts=_gralora_parts,
+    divides=lambda site, options: (
+        site.in_features % options["gralora_k"] == 0 and site.out_features % options["gralora_k"] == 0
+    ),
     scale=lambda rank, alpha, options: alpha / (rank + options["hybrid_r"]),
     check=_check_gralora,
     max_dims=3,

@@ -78,6 +78,9 @@ VBLORA = Kind(
     },
     rank_key="r",
     parts=_vblora_parts,
+    divides=lambda site, options: (
+        site.in_features % options["vector_length"] == 0 and site.out_features % options["vector_length"] == 0
+    ),
     claims=_vblora_claims,
     check=_check_vblora,
     max_dims=3,

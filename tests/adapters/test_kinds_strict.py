@@ -210,6 +210,36 @@ def test_the_sandbox_gives_the_same_answer(
     assert inspect_in_sandbox(folder, shapes, MAX_RANK) == inspect(folder, shapes, MAX_RANK)
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("miss_mini", {"mini_r": 5}),
+        ("miss_bat", {"r": 5}),
+        ("miss", {"r": 17}),
+        ("gralora", {"gralora_k": 5, "r": 5}),
+        ("vblora", {"vector_length": 5}),
+    ],
+)
+def test_blocks_that_do_not_fill_a_linear(
+    kind: str,
+    settings: dict[str, Any],
+    folder_of: Callable[[str], Path],
+    shapes: BaseShapes,
+    tmp_path: Path,
+) -> None:
+    assert "cannot be cut" in problems_of(reconfigured(folder_of(kind), tmp_path / "bad", **settings), shapes)
+
+
+def test_tokens_far_beyond_the_vocabulary_are_refused(
+    folder_of: Callable[[str], Path], shapes: BaseShapes, tmp_path: Path
+) -> None:
+    far = [3, 7, VOCAB + 8192]
+    rows = reconfigured(folder_of("token_rows"), tmp_path / "rows", trainable_token_indices=far)
+    trained = reconfigured(folder_of("trainable_tokens"), tmp_path / "trained", token_indices=far)
+    for bad in (rows, trained):
+        assert "beyond the base's vocabulary" in problems_of(bad, shapes)
+
+
 def test_tokens_beyond_the_vocabulary_are_told(folder_of: Callable[[str], Path], shapes: BaseShapes) -> None:
     assert inspect(folder_of("token_rows"), shapes, MAX_RANK).top_token == -1
     assert inspect(folder_of("added_tokens"), shapes, MAX_RANK).top_token >= VOCAB

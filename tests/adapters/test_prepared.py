@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from adapters import InvalidAdapter, Manifest, inspect
+from adapters import InvalidAdapter, LocalStore, Manifest, inspect
 from adapters.flat import flatten, unflatten
 from adapters.manifest import Conversion
 from adapters.prepared import is_prepared, load, prepare
@@ -120,3 +121,17 @@ def test_names_that_are_no_part_of_an_adapter() -> None:
     for name in ("other/a", "linears/q/low_rank/c", "linears/q/gain/a", "head/x"):
         with pytest.raises(ValueError, match="no part"):
             unflatten({name: torch.zeros(1)})
+
+
+def test_it_moves_into_the_store_with_the_files(dora: tuple[Path, Manifest], store: LocalStore) -> None:
+    folder, manifest = dora
+    base = base_of(tiny(bias=True), BASE)
+    staging = store.stage(manifest.files, 1 << 20)
+    for file in manifest.files:
+        staging.write(file.name, 0, (folder / file.name).read_bytes())
+    staging.seal()
+    conversion = prepare(staging.folder, manifest, base, MAX_RANK)
+    version = store.commit(staging, "acme", "dora", replace(manifest, conversion=conversion))
+    assert version.manifest.conversion == conversion
+    assert store.resolve("acme", "dora").manifest.conversion == conversion
+    assert load(store.folder(version.digest), version.manifest, base.shapes, MAX_RANK).linears
