@@ -82,7 +82,7 @@ def load(
 
 def is_prepared(folder: Path, manifest: Manifest, fingerprint: str) -> bool:
     """Whether `load` finds all it needs for the base of this fingerprint."""
-    return manifest.direct or _paths(folder, fingerprint)[1].is_file()
+    return manifest.direct or (bool(fingerprint) and _paths(folder, fingerprint)[1].is_file())
 
 
 def prepare(folder: Path, manifest: Manifest, base: Base, max_rank: int) -> Conversion:
@@ -180,9 +180,9 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _read_prepared(folder: Path, manifest: Manifest, fingerprint: str, read: Read) -> AdapterWeights:
-    data, about = _paths(folder, fingerprint)
-    if not about.is_file():
+    if not is_prepared(folder, manifest, fingerprint):
         raise InvalidAdapter(["it was not prepared for the base that is served; upload it again"])
+    data, about = _paths(folder, fingerprint)
     try:
         note: dict[str, Any] = json.loads(about.read_bytes())
         if note["format"] != _FORMAT or note["digest"] != manifest.digest or note["base"] != fingerprint:

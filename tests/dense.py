@@ -61,17 +61,23 @@ def logits(model: PreTrainedModel, weights: AdapterWeights, ids: Tensor) -> Tens
     apply(model, weights)
     prefix = weights.prefix
     if prefix is None:
-        return model(ids).logits
+        return plain(model, input_ids=ids)
     if prefix.embeddings is not None:
         virtual = prefix.embeddings[None].expand(len(ids), -1, -1)
         inputs = torch.cat([virtual, model.get_input_embeddings()(ids)], dim=1)
-        return model(inputs_embeds=inputs).logits[:, virtual.shape[1] :]
+        return plain(model, inputs_embeds=inputs)[:, virtual.shape[1] :]
     assert prefix.keys_values is not None
     cache: Any = DynamicCache()
     for layer, pair in enumerate(prefix.keys_values):
         keys, values = (part.transpose(0, 1)[None].expand(len(ids), -1, -1, -1) for part in pair)
         cache.update(keys, values, layer)
-    return model(ids, past_key_values=cache).logits
+    return plain(model, input_ids=ids, past_key_values=cache)
+
+
+def plain(model: PreTrainedModel, **inputs: Any) -> Tensor:
+    """[batch, length, vocab]."""
+    found: Tensor = model(**inputs).logits
+    return found
 
 
 def _apply_linear(linear: Any, change: LinearChange) -> None:

@@ -54,8 +54,8 @@ def peft_logits(
     base = tiny(tied, bias)
     if added:
         base.resize_token_embeddings(VOCAB + added, mean_resizing=False)
-    found: Any = PeftModel.from_pretrained(base, folder).eval()(ids)
-    return found.logits[:, -ids.shape[1] :]
+    found: torch.Tensor = PeftModel.from_pretrained(base, folder).eval()(ids).logits
+    return found[:, -ids.shape[1] :]
 
 
 def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:

@@ -45,10 +45,11 @@ def test_prepared_is_what_it_was_made_for(dora: tuple[Path, Manifest]) -> None:
         f"{BASE}.json",
         f"{BASE}.safetensors",
     ]
-    other = base_of(tiny(bias=True), "b" * 64)
-    assert not is_prepared(folder, manifest, other.shapes.fingerprint)
-    with pytest.raises(InvalidAdapter, match="not prepared for the base"):
-        load(folder, manifest, other.shapes, MAX_RANK)
+    for fingerprint in ("b" * 64, ""):
+        other = base_of(tiny(bias=True), fingerprint)
+        assert not is_prepared(folder, manifest, fingerprint)
+        with pytest.raises(InvalidAdapter, match="not prepared for the base"):
+            load(folder, manifest, other.shapes, MAX_RANK)
 
 
 def test_it_survives_the_disk_exactly_and_is_cast_at_last(dora: tuple[Path, Manifest]) -> None:
