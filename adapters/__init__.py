@@ -1,4 +1,4 @@
-"""LoRA adapters as files: the format check, the store, the names. Only `normal` imports torch."""
+"""Adapters as files: kinds, format check, store, names. Torch is in `normal` and what turns files into it."""
 
 from adapters.errors import (
     AdapterError,
