@@ -15,6 +15,11 @@ from adapters.errors import InvalidAdapter
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 FILE_NAMES = (CONFIG_NAME, WEIGHTS_NAME)
+CARD_NAME = "README.md"
+STORY_NAME = "lorikeet_manifest.json"
+_MIB = 1024 * 1024
+# What may come with an adapter -> bytes that are taken of it.
+OPTIONAL_FILES = {CARD_NAME: _MIB, STORY_NAME: _MIB}
 MAX_CONFIG_BYTES = 64 * 1024
 CHUNK_BYTES = 1024 * 1024
 # What the folder's author can cause; anything else, such as EIO, is the disk's fault and stays an OSError.

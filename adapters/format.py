@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from adapters.errors import InvalidAdapter
-from adapters.files import CONFIG_NAME, FILE_NAMES, WEIGHTS_NAME, open_regular, size_and_sha256
+from adapters.files import (
+    CONFIG_NAME,
+    FILE_NAMES,
+    OPTIONAL_FILES,
+    WEIGHTS_NAME,
+    open_regular,
+    size_and_sha256,
+)
 from adapters.header import TensorInfo, read_header
 from adapters.manifest import BaseShapes, FileSpec, Manifest, content_digest
 from adapters.numeric import max_magnitude
@@ -50,7 +57,8 @@ def inspect(folder: Path, base: BaseShapes, max_rank: int, *, allow_extra: bool 
         if problems:
             raise InvalidAdapter(problems)
         weights = FileSpec(WEIGHTS_NAME, *size_and_sha256(fd))
-    return _manifest(config, tensors, targets, (_describe(folder / CONFIG_NAME), weights))
+    others = [_describe(folder / name) for name in OPTIONAL_FILES if (folder / name).exists()]
+    return _manifest(config, tensors, targets, (_describe(folder / CONFIG_NAME), weights, *others))
 
 
 def pair_names(linear: str) -> tuple[str, str]:
@@ -63,7 +71,7 @@ def _check_files(folder: Path, allow_extra: bool) -> list[str]:
         present = set(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return [f"{folder} is no folder"]
-    extra = set() if allow_extra else present.difference(FILE_NAMES)
+    extra = set() if allow_extra else present.difference(FILE_NAMES, OPTIONAL_FILES)
     missing = [f"{name} is missing" for name in FILE_NAMES if name not in present]
     return missing + [f"{show(name)} is no part of an adapter" for name in sorted(extra)]
 
