@@ -96,15 +96,19 @@ class AuditLog:
         return fd, 0
 
 
-def verify(folder: Path) -> Head:
-    """Reads the whole chain; raises BrokenChain at the first line that was not written so, or OSError."""
-    head = Head(0, FIRST)
+def verify(folder: Path, expected: str | None = None) -> tuple[Head, bool]:
+    """Reads the whole chain; raises BrokenChain at the first line that was not written so, or OSError.
+
+    Returns its end, and whether a line has the expected hash.
+    """
+    head, found = Head(0, FIRST), False
     for path in _files(folder):
         for number, line in enumerate(_lines(path), 1):
             problem, head = _check(line, head)
             if problem:
                 raise BrokenChain(f"{path.name}, line {number}: {problem}")
-    return head
+            found = found or head.hash == expected
+    return head, found
 
 
 def _bind(fields: dict[str, Any], head: Head) -> tuple[bytes, Head]:
