@@ -48,6 +48,9 @@ class BucketBackend:
         return self._cache.get(digest, self._fetch, is_held)
 
     def read_file(self, digest: str, name: str) -> bytes:
+        copy = self._cache.find(digest)
+        if copy is not None:
+            return (copy / name).read_bytes()
         return self._objects.get(f"blobs/{digest}/{name}").data
 
     def collect(self, keep: IsHeld, is_held: IsHeld) -> list[str]:

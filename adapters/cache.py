@@ -52,6 +52,10 @@ class BlobCache:
         self._make_room(is_held, newest=digest)
         return folder
 
+    def find(self, digest: str) -> Path | None:
+        """The folder of a copy that this process has proven, if there is one."""
+        return self._blobs.folder(digest) if digest in self._proven else None
+
     def adopt(self, staged: Path, manifest: Manifest) -> None:
         """Moves a checked upload in, so that the server that took it need not fetch it."""
         with self._alone(manifest.digest):

@@ -14,7 +14,8 @@ AdapterError
 |   |-- UploadIncomplete bytes are missing, or out of order; the upload can be gone on with
 |   |-- ChecksumMismatch the bytes that arrived are not the bytes that were declared
 |   `-- UploadTooLarge   the declaration is above what the server takes
-`-- StoreUnavailable     the disk refused: full, read-only, failing
+`-- StoreUnavailable     the storage refused: full, read-only, failing, away
+    `-- DamagedAdapter   what is stored of it is not what was uploaded
 """
 
 from __future__ import annotations
@@ -98,7 +99,11 @@ class UploadTooLarge(UploadRejected):
 
 
 class StoreUnavailable(AdapterError):
-    """The disk refused to read, write or sync; the operation had no visible effect."""
+    """The storage refused to read, write or sync; the operation had no visible effect."""
+
+
+class DamagedAdapter(StoreUnavailable):
+    """What is stored of the adapter is not what was uploaded; the same upload heals it."""
 
 
 def _shorten(problem: str) -> str:

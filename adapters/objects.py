@@ -73,6 +73,7 @@ class Objects:
             given = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         if isinstance(data, bytes):
             sha256 = hashlib.sha256(data).hexdigest()
+        given["ChecksumAlgorithm"] = "SHA256"
         given["ChecksumSHA256"] = base64.b64encode(bytes.fromhex(sha256)).decode()
 
         def attempt() -> str:

@@ -24,7 +24,7 @@ from adapters.declaration import Declaration, check_files
 from adapters.disk import DiskBackend
 from adapters.durable import storage_errors, sync_folder, write_file
 from adapters.entry import Entry, Record
-from adapters.errors import InvalidName, StoreUnavailable, UploadRejected
+from adapters.errors import DamagedAdapter, InvalidName, UploadRejected
 from adapters.ledger import Ledger
 from adapters.manifest import FileSpec, Manifest, content_digest
 from adapters.names import Reference, check_name, check_tenant, check_upload_id, parse_reference
@@ -225,17 +225,18 @@ class Store:
         for entry, record in found:
             try:
                 versions.append(self._version(entry, record))
-            except StoreUnavailable as error:
+            except DamagedAdapter as error:
                 _log.error("version %d of %s/%s: %s", record.version, entry.tenant, entry.name, error)
         return versions
 
     def _read_manifest(self, digest: str) -> Manifest:
-        try:
-            return Manifest.from_json(self._backend.read_file(digest, MANIFEST_NAME).decode())
-        except (OSError, ValueError) as error:
-            raise StoreUnavailable(
-                f"The stored adapter {digest[:12]} is damaged; upload it again."
-            ) from error
+        with storage_errors("reading an adapter"):
+            try:
+                return Manifest.from_json(self._backend.read_file(digest, MANIFEST_NAME).decode())
+            except (FileNotFoundError, ValueError) as error:
+                raise DamagedAdapter(
+                    f"The stored adapter {digest[:12]} is damaged; upload it again."
+                ) from error
 
 
 class LocalStore(Store):

@@ -20,6 +20,7 @@ from adapters import (
     LocalStore,
     Manifest,
     Staging,
+    Store,
     inspect,
 )
 
@@ -103,7 +104,7 @@ class Builder:
             FileSpec(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()
         ]
 
-    def stage(self, store: LocalStore, folder: Path) -> Staging:
+    def stage(self, store: Store, folder: Path) -> Staging:
         """A sealed staging with the folder's files."""
         staging = store.stage(self.specs(folder), max_bytes=1 << 20)
         for name in FILE_NAMES:
@@ -114,7 +115,7 @@ class Builder:
     def manifest(self, folder: Path) -> Manifest:
         return inspect(folder, BASE, max_rank=64)
 
-    def commit(self, store: LocalStore, tenant: str, name: str, seed: int = 0) -> Any:
+    def commit(self, store: Store, tenant: str, name: str, seed: int = 0) -> Any:
         folder = self.folder(seed=seed)
         return store.commit(self.stage(store, folder), tenant, name, self.manifest(folder))
 
@@ -184,3 +185,36 @@ def tiny_llama() -> Callable[[], Any]:
         vocab_size=32,
     )
     return lambda: LlamaForCausalLM(shape)
+
+
+@pytest.fixture(scope="session")
+def bucket_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a bucket service; skips where its package is not installed."""
+    pytest.importorskip("moto.server")
+    from tests.adapters import buckets
+
+    with pytest.MonkeyPatch.context() as patch, buckets.serving(tmp_path_factory.mktemp("s3") / "log") as url:
+        for key, value in buckets.KEYS.items():
+            patch.setenv(key, value)
+        yield url
+
+
+@pytest.fixture
+def bucket(bucket_service: str, tmp_path: Path) -> Iterator[Any]:
+    """A fresh bucket."""
+    from tests.adapters.buckets import Bucket
+
+    bucket = Bucket(bucket_service, tmp_path)
+    yield bucket
+    bucket.close()
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
+    """Stores of one storage: the same one each time on a disk, another server's each time in a bucket."""
+    if request.param == "bucket":
+        yield request.getfixturevalue("bucket").store
+        return
+    store = LocalStore(tmp_path / "disk")
+    yield lambda: store
+    store.close()
