@@ -21,6 +21,7 @@ class Index:
         self._digests: Counter[str] = Counter()
         # Entries with pins, of which there are few.
         self._pinned: dict[str, Entry] = {}
+        self._damaged: set[str] = set()
 
     def put(self, entry: Entry, etag: str) -> None:
         """Makes a document's newest state the one that is seen."""
@@ -32,6 +33,7 @@ class Index:
             names[entry.name] = entry
             key = entry_key(entry.tenant, entry.name)
             self._etags[key] = etag
+            self._damaged.discard(key)
             self._pinned.pop(key, None)
             if entry.pins:
                 self._pinned[key] = entry
@@ -40,11 +42,22 @@ class Index:
         """Remembers a damaged document, so that it is not read again until it changes."""
         with self._lock:
             self._etags[key] = etag
+            self._damaged.add(key)
+
+    def is_damaged(self, key: str) -> bool:
+        """Whether the newest document under this key could not be read."""
+        with self._lock:
+            return key in self._damaged
 
     def etags(self) -> dict[str, str]:
         """Key -> etag of every document seen."""
         with self._lock:
             return dict(self._etags)
+
+    def etag(self, key: str) -> str:
+        """The etag of a document seen, else ""."""
+        with self._lock:
+            return self._etags.get(key, "")
 
     def get(self, tenant: str, name: str) -> tuple[Entry, str]:
         """The entry with its etag; an empty one with "" for a name never used."""

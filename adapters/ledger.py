@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 from adapters.backend import Backend, RefChanged
@@ -17,6 +18,7 @@ from adapters.names import Reference, check_tenant, parse_reference
 
 MAX_TRIES = 50
 NUM_LOCKS = 64
+NUM_READERS = 16
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +47,7 @@ class Ledger:
         key = entry_key(tenant, name)
         with self._lock(key), storage_errors("reading a name"):
             self._read(key)
+            self._refuse_damaged(key, name)
         return self.index.get(tenant, name)[0]
 
     def update(self, tenant: str, name: str, change: Callable[[Entry], Entry]) -> tuple[Entry, Entry]:
@@ -56,6 +59,7 @@ class Ledger:
         key = entry_key(tenant, name)
         with self._lock(key), storage_errors("writing a name"):
             for attempt in range(MAX_TRIES):
+                self._refuse_damaged(key, name)
                 before, etag = self.index.get(tenant, name)
                 try:
                     after = change(before)
@@ -72,17 +76,27 @@ class Ledger:
 
     def refresh(self) -> bool:
         """Takes in what other servers changed; whether there was anything."""
-        changed = False
         with storage_errors("reading the names"):
-            for key in self._backend.changed_refs(self.index.etags()):
-                with self._lock(key):
-                    changed = self._read(key) or changed
-        return changed
+            keys = self._backend.changed_refs(self.index.etags())
+            if not self._backend.is_shared:
+                return any([self._read_alone(key) for key in keys])
+            # Each is a round trip to the bucket.
+            with ThreadPoolExecutor(NUM_READERS, "names") as pool:
+                return any(list(pool.map(self._read_alone, keys)))
+
+    def _read_alone(self, key: str) -> bool:
+        with self._lock(key):
+            return self._read(key)
+
+    def _refuse_damaged(self, key: str, name: str) -> None:
+        """What may be repaired by hand is neither read as if it were empty nor overwritten."""
+        if self.index.is_damaged(key):
+            raise StoreUnavailable(f"The document of {name} ({key}) is damaged; restore it from a backup.")
 
     def _read(self, key: str) -> bool:
         """Takes one document in; whether it is another than the one known."""
         ref = self._backend.get_ref(key)
-        if ref is None or self.index.etags().get(key) == ref.etag:
+        if ref is None or self.index.etag(key) == ref.etag:
             return False
         try:
             entry = Entry.from_json(ref.data)
@@ -97,8 +111,3 @@ class Ledger:
 
     def _lock(self, key: str) -> Lock:
         return self._locks[int(key[:8], 16) % NUM_LOCKS]
-
-
-def versions_of(entry: Entry, reference: str | Reference) -> Sequence[int]:
-    """Which live versions a reference means."""
-    return [record.version for record in entry.matching(parse_reference(str(reference)))]

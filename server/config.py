@@ -25,7 +25,7 @@ class ServerConfig(EngineConfig):
     store_refresh_seconds: float = option(
         5.0, "seconds until what another server changed in a shared bucket is seen here", bounds=(0.05, 3600)
     )
-    max_adapters: int = option(1000, "versions that one tenant may keep; 0 is no limit", bounds=COUNT_OR_AUTO)
+    max_adapters: int = option(0, "versions that one tenant may keep; 0 is no limit", bounds=COUNT_OR_AUTO)
     max_adapter_store_bytes: int = option(
         0, "bytes of adapters that one tenant may keep; 0 is no limit", bounds=COUNT_OR_AUTO
     )
@@ -38,9 +38,7 @@ class ServerConfig(EngineConfig):
     upload_bytes: int = option(
         64 << 30, "bytes of unfinished uploads that are kept for their senders", bounds=COUNT
     )
-    audit_log: Path = option(
-        Path(), "folder of the audit log (default: audit/ in the adapter store's folder)"
-    )
+    audit_log: str = option("", "folder of the audit log; empty is audit/ in the adapter store's folder")
     audit_file_bytes: int = option(64 << 20, "bytes in one file of the audit log", bounds=COUNT)
     queue_limit: int = option(1024, "requests waiting or running at most; more are refused", bounds=COUNT)
     stream_interval: float = option(
@@ -65,4 +63,4 @@ class ServerConfig(EngineConfig):
     @property
     def audit_folder(self) -> Path:
         """Where the audit log is."""
-        return self.audit_log if self.audit_log.parts else self.adapter_folder / "audit"
+        return Path(self.audit_log) if self.audit_log else self.adapter_folder / "audit"

@@ -47,16 +47,16 @@ class Directory:
         """
         key = f"session {session}" if session else secrets.token_hex(8)
         version = await self.resolve(tenant, reference, key)
-        with self.holds.hold(version):
-            try:
+        try:
+            with self.holds.hold(version):
                 if not self.store.is_live(version):
                     raise NoSuchAdapter(reference, f"The adapter {reference} has just been deleted.")
                 await self.fetch(version.digest)
                 yield version
-            finally:
-                # The last holder of a deleted version has it removed; `collect` asks the others' holds.
-                if not self.store.is_wanted(version.digest):
-                    self.collect()
+        finally:
+            # The last holder of a deleted version has it removed; `collect` asks for the others.
+            if not self.store.is_wanted(version.digest):
+                self.collect()
 
     async def resolve(self, tenant: str, reference: str, key: str | None = None) -> AdapterVersion:
         """The version a reference means, not held. Raises NoSuchAdapter, or InvalidName for several."""

@@ -30,8 +30,10 @@ def test_a_damaged_document_hides_one_name_only(
     again = reopen()
     assert ids(again.list("acme")[0]) == ["b@1"]
     assert again.resolve("acme", "b") == other
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailable, match="restore it from a backup"):
         builder.commit(again, "acme", "a", seed=2)
+    with pytest.raises(StoreUnavailable, match="restore it from a backup"):
+        again.resolve("acme", "a")
     assert record.read_text() == content, "what may still be repaired by hand is not overwritten"
 
 
