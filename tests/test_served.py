@@ -16,7 +16,7 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from lorikeet import Client, LorikeetError
+from lorikeet import Client, LorikeetError, resume
 from lorikeet.local import Serving, serving
 from tests.server.front.tiny import make_tokenizer
 from tests.toys import make_adapter, make_base, reference_answer
@@ -134,8 +134,10 @@ def _kill_engine_of(server: Serving) -> None:
 
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
 def test_a_server_killed_during_uploads_keeps_what_it_confirmed_and_shows_nothing_partial(
-    base: Path, tmp_path: Path, kills: int
+    base: Path, tmp_path: Path, kills: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The server does not come back while its clients wait for it.
+    monkeypatch.setattr(resume, "PATIENCE", 0.5)
     made = [make_adapter(base, tmp_path / f"a{i}", seed=100 + i, r=64) for i in range(4)]
     numbers = random.Random(kills)
     confirmed: dict[str, str] = {}
