@@ -41,7 +41,7 @@ class Blobs:
         final = self.folder(manifest.digest)
         make_folder(final.parent)
         placed = self._move_in(staged, final)
-        if not placed and not _is_intact(final, manifest):
+        if not placed and not is_intact(final, manifest):
             shutil.rmtree(self.discard(manifest.digest), ignore_errors=True)
             placed = self._move_in(staged, final)
         sync_folder(final.parent)
@@ -51,6 +51,21 @@ class Blobs:
         """Reads a stored manifest; raises OSError or ValueError."""
         return Manifest.from_json((self.folder(digest) / MANIFEST_NAME).read_text())
 
+    def move_in(self, folder: Path, digest: str) -> None:
+        """Moves a folder that is known to be the digest's to where it is looked for. Raises OSError."""
+        final = self.folder(digest)
+        make_folder(final.parent)
+        self._move_in(folder, final)
+
+    def size(self, digest: str) -> int:
+        """Bytes of an adapter's files."""
+        return sum(file.stat().st_size for file in self.folder(digest).iterdir())
+
+    def sizes(self) -> list[tuple[str, int]]:
+        """Digest and bytes of everything stored, the one placed longest ago first."""
+        stored = sorted(self._stored(), key=lambda digest: self.folder(digest).stat().st_mtime)
+        return [(digest, self.size(digest)) for digest in stored]
+
     def discard(self, digest: str) -> Path:
         """Makes an adapter vanish from its place and returns where it went. Raises OSError."""
         gone = self._trash / f"{digest}-{uuid.uuid4().hex}"
@@ -59,13 +74,12 @@ class Blobs:
 
     def discard_unless(self, keep: Callable[[str], bool]) -> dict[str, Path]:
         """Discards each stored adapter that `keep` refuses: digest -> where it went. Raises OSError."""
+        return {digest: self.discard(digest) for digest in self._stored() if not keep(digest)}
+
+    def _stored(self) -> list[str]:
         prefixes = [prefix for prefix in os.listdir(self._root) if _PREFIX.match(prefix)]
         stored = [digest for prefix in prefixes for digest in os.listdir(self._root / prefix)]
-        return {
-            digest: self.discard(digest)
-            for digest in sorted(stored)
-            if _DIGEST.match(digest) and not keep(digest)
-        }
+        return sorted(filter(_DIGEST.match, stored))
 
     def _move_in(self, staged: Path, final: Path) -> bool:
         try:
@@ -83,7 +97,8 @@ def empty(folder: Path) -> None:
         shutil.rmtree(folder / entry, ignore_errors=True)
 
 
-def _is_intact(folder: Path, manifest: Manifest) -> bool:
+def is_intact(folder: Path, manifest: Manifest) -> bool:
+    """Whether the folder holds exactly the bytes that the manifest names."""
     try:
         Manifest.from_json((folder / MANIFEST_NAME).read_text())
         return all(describe(folder / file.name) == file for file in manifest.files)

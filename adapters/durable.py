@@ -22,7 +22,7 @@ def storage_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "free some disk space" if error.errno in _FULL else "check the server's disk"
+        hint = "free some space" if error.errno in _FULL else "check the server's storage"
         raise StoreUnavailable(
             f"The store failed while {doing} ({error.strerror}); {hint}, then retry."
         ) from error
@@ -31,6 +31,11 @@ def storage_errors(doing: str) -> Iterator[None]:
 def create(path: Path) -> int:
     """Opens a new private file for writing; never an existing one and never through a link."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def append(path: Path) -> int:
+    """Opens a file of ours to write at its end; never through a link."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -3,11 +3,19 @@
 AdapterError
 |-- InvalidAdapter       the files are no adapter this base can serve; `.problems` lists every reason
 |-- InvalidName          a tenant, an adapter name, a reference or a page token is malformed
-|-- AdapterNotFound      nothing live under this name or version
+|-- AdapterNotFound      nothing live under this name, version or alias
+|-- AliasChanged         the alias is not what the caller last saw
+|-- VersionInUse         an alias still names the version that was to go
+|-- NothingToRestore     the alias has no earlier state that could come back
+|-- QuotaExceeded        the tenant's share of the store is used up; `.subject` is what of
+|-- UploadNotFound       no unfinished upload under this id
+|-- UploadTaken          another stream goes on with this upload
 |-- UploadRejected       file names, sizes or offsets break the upload's own declaration
+|   |-- UploadIncomplete bytes are missing, or out of order; the upload can be gone on with
 |   |-- ChecksumMismatch the bytes that arrived are not the bytes that were declared
 |   `-- UploadTooLarge   the declaration is above what the server takes
-`-- StoreUnavailable     the disk refused: full, read-only, failing
+`-- StoreUnavailable     the storage refused: full, read-only, failing, away
+    `-- DamagedAdapter   what is stored of it is not what was uploaded
 """
 
 from __future__ import annotations
@@ -46,8 +54,40 @@ class AdapterNotFound(AdapterError):
     """No live version answers to this reference."""
 
 
+class AliasChanged(AdapterError):
+    """The alias is not in the state that the caller's etag names."""
+
+
+class VersionInUse(AdapterError):
+    """An alias names the version, so it cannot go without force."""
+
+
+class NothingToRestore(AdapterError):
+    """No earlier state of the alias has all its versions alive."""
+
+
+class QuotaExceeded(AdapterError):
+    """The tenant's share is used up; `subject` names the limit."""
+
+    def __init__(self, subject: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.subject = subject
+
+
+class UploadNotFound(AdapterError):
+    """No unfinished upload of this tenant has the id."""
+
+
+class UploadTaken(AdapterError):
+    """A newer stream goes on with the upload."""
+
+
 class UploadRejected(AdapterError):
     """The upload contradicts its own declaration or declares something that is never taken."""
+
+
+class UploadIncomplete(UploadRejected):
+    """Bytes are missing or do not continue the file; what is there stays."""
 
 
 class ChecksumMismatch(UploadRejected):
@@ -59,7 +99,11 @@ class UploadTooLarge(UploadRejected):
 
 
 class StoreUnavailable(AdapterError):
-    """The disk refused to read, write or sync; the operation had no visible effect."""
+    """The storage refused to read, write or sync; the operation had no visible effect."""
+
+
+class DamagedAdapter(StoreUnavailable):
+    """What is stored of the adapter is not what was uploaded; the same upload heals it."""
 
 
 def _shorten(problem: str) -> str:

@@ -11,17 +11,21 @@ from adapters.errors import InvalidName
 _TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z", re.ASCII)
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,126}[a-z0-9])?\Z", re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}\Z", re.ASCII)
+_ALIAS = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z", re.ASCII)
+_UPLOAD = re.compile(r"[A-Za-z0-9._-]{1,128}\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a request asks for: a name and, optionally, one of its versions."""
+    """What a request asks for: a name and, optionally, one of its versions or one of its aliases."""
 
     name: str
     version: int | None = None
+    alias: str = ""
 
     def __str__(self) -> str:
-        return self.name if self.version is None else f"{self.name}@{self.version}"
+        which = self.alias if self.version is None else self.version
+        return f"{self.name}@{which}" if which else self.name
 
 
 def check_tenant(tenant: str) -> str:
@@ -44,15 +48,40 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_alias(alias: str) -> str:
+    """Returns `alias` if it is well formed, else raises InvalidName. All digits would be a version."""
+    if not _ALIAS.match(alias) or ".." in alias or alias.isdecimal():
+        raise InvalidName(
+            f"{_show(alias)} is no alias; use 1 to 64 lower-case letters, digits, '.', '_' and '-', "
+            "starting and ending with a letter or digit, not digits alone."
+        )
+    return alias
+
+
+def check_upload_id(upload_id: str) -> str:
+    """Returns `upload_id` if it is well formed, else raises InvalidName."""
+    if not _UPLOAD.match(upload_id):
+        raise InvalidName(
+            f"{_show(upload_id)} is no upload id; use 1 to 128 letters, digits, '.', '_' and '-'."
+        )
+    return upload_id
+
+
 def parse_reference(text: str) -> Reference:
-    """Reads `name` or `name@3`; raises InvalidName for anything else."""
-    name, at, version = text.partition("@")
+    """Reads `name`, `name@3` or `name@alias`; raises InvalidName for anything else."""
+    name, at, which = text.partition("@")
     check_name(name)
     if not at:
         return Reference(name)
-    if not _VERSION.match(version):
-        raise InvalidName(f"{_show(text)} has no valid version; write name@N with N counting from 1.")
-    return Reference(name, int(version))
+    if _VERSION.match(which):
+        return Reference(name, int(which))
+    try:
+        return Reference(name, alias=check_alias(which))
+    except InvalidName as error:
+        raise InvalidName(
+            f"{_show(text)} has neither a valid version nor a valid alias; "
+            "write name@N with N counting from 1, or name@alias."
+        ) from error
 
 
 def _show(text: str) -> str:

@@ -1,142 +1,201 @@
 """An upload on its way in: declared first, then streamed, hashed and sealed.
 
+<folder>/upload.json   the declaration, so that a server that was restarted can go on
+<folder>/files/        the adapter's files as far as they have come
+
 open --write*--> full --seal--> sealed --(store.commit)--> gone
-   any error or discard --> gone, bytes removed
+   an error of the sender, or discard --> gone, bytes removed
+   the stream breaks --> suspended --(the next stream)--> open
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import Self
 
-from adapters.durable import create, storage_errors, write_all
-from adapters.errors import ChecksumMismatch, UploadRejected, UploadTooLarge
-from adapters.files import CONFIG_NAME, FILE_NAMES, MAX_CONFIG_BYTES, OPTIONAL_FILES
+from adapters.declaration import Declaration
+from adapters.durable import append, create, storage_errors, sync_folder, write_all, write_file
+from adapters.errors import ChecksumMismatch, UploadIncomplete, UploadRejected, UploadTaken
+from adapters.files import chunks
 from adapters.manifest import FileSpec
 from adapters.strict_json import show
 
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+DECLARATION_NAME = "upload.json"
 
 
-def check_declaration(files: Sequence[FileSpec], max_bytes: int) -> None:
-    """Raises UploadRejected or UploadTooLarge if these files would never be taken."""
-    _check_names([file.name for file in files])
-    limits = {CONFIG_NAME: MAX_CONFIG_BYTES, **OPTIONAL_FILES}
-    for file in files:
-        if file.size < 1:
-            raise UploadRejected(f"{file.name} is declared with {file.size} bytes; declare its true size.")
-        if not _SHA256.match(file.sha256):
-            raise UploadRejected(
-                f"{file.name} is declared without a sha256; declare 64 lower-case hex digits."
-            )
-        if file.size > limits.get(file.name, file.size):
-            raise UploadRejected(
-                f"{file.name} is declared with {file.size} bytes; at most {limits[file.name]} are taken."
-            )
-    total = sum(file.size for file in files)
-    if total > max_bytes:
-        raise UploadTooLarge(
-            f"The adapter has {total} bytes; at most {max_bytes} are taken. Train it with a lower rank."
-        )
-
-
-def _check_names(names: list[str]) -> None:
-    if len(set(names)) == len(names) and set(FILE_NAMES) <= set(names) <= {*FILE_NAMES, *OPTIONAL_FILES}:
-        return
-    raise UploadRejected(
-        f"The upload declares {show(names)}; declare {' and '.join(FILE_NAMES)}, each once, and besides them "
-        f"only {', '.join(OPTIONAL_FILES)}."
-    )
-
-
-class _OpenFile:
+class _File:
     """One file being written: its declaration, what arrived, and the hash of it."""
 
-    def __init__(self, folder: Path, spec: FileSpec) -> None:
+    def __init__(self, path: Path, spec: FileSpec) -> None:
         self.spec = spec
         self.size = 0
-        self.digest = hashlib.sha256()
-        self.fd = create(folder / spec.name)
+        self._path = path
+        self._digest = hashlib.sha256()
+        self._num_hashed = 0
+        self._fd = -1
 
-    def append(self, data: bytes | memoryview) -> None:
-        write_all(self.fd, data)
-        self.digest.update(data)
+    def create(self) -> None:
+        self._fd = create(self._path)
+
+    def find(self) -> None:
+        """Takes over what an earlier process wrote; raises OSError, or ValueError if it is too much."""
+        self.size = os.stat(self._path, follow_symlinks=False).st_size
+        if self.size > self.spec.size:
+            raise ValueError(f"{self.spec.name} is longer than declared")
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._catch_up()
+        if self._fd < 0:
+            self._fd = append(self._path)
+        write_all(self._fd, data)
+        self._digest.update(data)
         self.size += len(data)
+        self._num_hashed = self.size
 
-    def check_complete(self) -> None:
+    def check_size(self) -> None:
         if self.size != self.spec.size:
-            raise UploadRejected(
-                f"{self.spec.name} has {self.spec.size} declared bytes but {self.size} arrived."
+            raise UploadIncomplete(
+                f"{self.spec.name} has {self.spec.size} declared bytes, {self.size} arrived; send the rest."
             )
-        if self.digest.hexdigest() != self.spec.sha256:
+
+    def check_content(self) -> None:
+        self._catch_up()
+        if self._digest.hexdigest() != self.spec.sha256:
             raise ChecksumMismatch(f"{self.spec.name} does not have its declared sha256; send it again.")
 
+    def sync(self) -> None:
+        if self._fd < 0:
+            self._fd = append(self._path)
+        os.fsync(self._fd)
+
     def close(self) -> None:
-        if self.fd >= 0:
-            fd, self.fd = self.fd, -1
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
             os.close(fd)
+
+    def _catch_up(self) -> None:
+        """Hashes what an earlier process wrote; not at start, where nobody knows if it is wanted again."""
+        if self._num_hashed < self.size:
+            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                for chunk in chunks(fd, self._num_hashed, self.size):
+                    self._digest.update(chunk)
+            finally:
+                os.close(fd)
+            self._num_hashed = self.size
 
 
 class Staging:
-    """A private folder filled by one upload, used by one thread at a time; as a context manager it cleans up.
+    """A private folder filled by one upload, which one stream at a time may write.
 
-    Any rejected or failed step discards it at once.
+    Any rejected or failed step discards it at once; as a context manager it is discarded at the end.
     """
 
-    def __init__(self, folder: Path, files: Sequence[FileSpec]) -> None:
-        self.folder = folder
-        self.files = tuple(sorted(files, key=lambda file: file.name))
+    def __init__(self, root: Path, declaration: Declaration) -> None:
+        self.declaration = declaration
         self.sealed = False
-        self._open: dict[str, _OpenFile] = {}
-        with self._step("creating the upload's files"):
-            os.mkdir(folder, 0o700)
-            for spec in self.files:
-                self._open[spec.name] = _OpenFile(folder, spec)
+        self._root = root
+        self._lock = RLock()
+        self._writer = 0
+        self._gone = False
+        self._files = {spec.name: _File(self.folder / spec.name, spec) for spec in declaration.files}
 
-    def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
+    @classmethod
+    def create(cls, root: Path, declaration: Declaration) -> Staging:
+        """A new one; durable enough to be found again. Raises StoreUnavailable."""
+        staging = cls(root, declaration)
+        with staging._step("creating the upload's files"):
+            os.mkdir(root, 0o700)
+            os.mkdir(staging.folder, 0o700)
+            for file in staging._files.values():
+                file.create()
+            write_file(root / DECLARATION_NAME, json.dumps(asdict(declaration)).encode())
+            sync_folder(root)
+        return staging
+
+    @classmethod
+    def reopen(cls, root: Path) -> Staging:
+        """What another process began. Raises OSError or ValueError; nothing is removed."""
+        declaration = Declaration.from_json((root / DECLARATION_NAME).read_text())
+        staging = cls(root, declaration)
+        for file in staging._files.values():
+            file.find()
+        return staging
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self._root / "files"
+
+    @property
+    def files(self) -> tuple[FileSpec, ...]:
+        return self.declaration.files
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes that have come, by file."""
+        return {name: file.size for name, file in self._files.items()}
+
+    @property
+    def is_suspended(self) -> bool:
+        return not self._writer
+
+    def attach(self, writer: int) -> None:
+        """From now on only this writer (a number above 0) may write; whoever did gets UploadTaken."""
+        with self._lock:
+            self._writer = writer
+
+    def write(self, name: str, offset: int, data: bytes | memoryview, writer: int = 0) -> None:
         """Appends `data` to a file, where `offset` must be the bytes it already has.
 
-        Raises UploadRejected for a wrong name or offset or a byte too many, and StoreUnavailable.
+        Raises UploadIncomplete, which changes nothing; UploadRejected for a wrong name or a byte too many,
+        UploadTaken and StoreUnavailable.
         """
-        with self._step("writing an upload"):
-            file = self._open.get(name)
-            if file is None:
-                raise UploadRejected(
-                    f"{show(name)} is no open file of this upload; it was not declared or is sealed."
-                )
-            if offset != file.size:
-                raise UploadRejected(
-                    f"{name} continues at byte {file.size}, not {offset}; send chunks in order."
-                )
-            if file.size + len(data) > file.spec.size:
-                raise UploadRejected(f"{name} was declared with {file.spec.size} bytes but more arrived.")
-            file.append(data)
+        with self._lock:
+            self._check_writer(writer)
+            self._check_offset(name, offset)
+            with self._step("writing an upload"):
+                self._write(name, data)
 
-    def seal(self) -> None:
+    def seal(self, writer: int = 0) -> None:
         """Checks sizes and hashes and makes the files durable; no more writes.
 
-        Raises UploadRejected, ChecksumMismatch or StoreUnavailable.
+        Raises UploadIncomplete, which changes nothing; ChecksumMismatch, UploadTaken or StoreUnavailable.
         """
-        with self._step("syncing an upload"):
-            for file in self._open.values():
-                file.check_complete()
-            for file in self._open.values():
-                os.fsync(file.fd)
-            self._close()
-            self.sealed = True
+        with self._lock:
+            self._check_writer(writer)
+            for file in self._files.values():
+                file.check_size()
+            with self._step("syncing an upload"):
+                for file in self._files.values():
+                    file.check_content()
+                for file in self._files.values():
+                    file.sync()
+                self._close()
+                self.sealed = True
+
+    def suspend(self, writer: int) -> None:
+        """The stream ended early: the files are closed and wait for another."""
+        with self._lock:
+            if self._writer == writer:
+                self._writer = 0
+                self._close()
 
     def discard(self) -> None:
         """Removes everything; harmless when already gone or committed."""
-        self._close()
-        self.sealed = False
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with self._lock:
+            self._close()
+            self._gone, self.sealed = True, False
+            shutil.rmtree(self._root, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -146,10 +205,28 @@ class Staging:
     ) -> None:
         self.discard()
 
+    def _write(self, name: str, data: bytes | memoryview) -> None:
+        file = self._files.get(name)
+        if file is None or self._gone or self.sealed:
+            raise UploadRejected(
+                f"{show(name)} is no open file of this upload; it was not declared or is sealed."
+            )
+        if file.size + len(data) > file.spec.size:
+            raise UploadRejected(f"{name} was declared with {file.spec.size} bytes but more arrived.")
+        file.write(data)
+
+    def _check_offset(self, name: str, offset: int) -> None:
+        file = self._files.get(name)
+        if file is not None and offset != file.size:
+            raise UploadIncomplete(f"{name} continues at byte {file.size}, not {offset}; send it in order.")
+
+    def _check_writer(self, writer: int) -> None:
+        if writer != self._writer:
+            raise UploadTaken("Another stream goes on with this upload; this one is over.")
+
     def _close(self) -> None:
-        for file in self._open.values():
+        for file in self._files.values():
             file.close()
-        self._open.clear()
 
     @contextmanager
     def _step(self, doing: str) -> Iterator[None]:

@@ -1,56 +1,45 @@
-"""The adapters a server keeps on a local disk.
+"""The adapters a server keeps: immutable versions under names, their aliases and pins, and uploads.
 
-    <root>/blobs/<ab>/<digest>/     the adapter's two files and its manifest, immutable
-    <root>/names/<key>/<n>.json     version n of a name is which digest
-    <root>/staging, <root>/trash    uploads on their way in and bytes on their way out; emptied at start
-    <root>/lock                     held by the one process that uses the root
-
-A commit syncs the files, moves the folder into blobs in one step, syncs, links the version record, syncs, and
-only then returns: a kill at any instant leaves the version complete or absent.
+A version is visible once its blob is stored whole and its name's document, by compare-and-set, names it.
+Deleting changes the document first; the bytes go later, by `collect`. A kill at any instant leaves the
+version complete or absent.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import shutil
 import time
 import uuid
-import weakref
-from collections.abc import Collection, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
-from adapters import records
-from adapters.blobs import MANIFEST_NAME, Blobs, empty
-from adapters.durable import make_folder, storage_errors, sync_folder, write_file
-from adapters.errors import AdapterNotFound, StoreUnavailable, UploadRejected
-from adapters.index import Index
+from adapters.aliases import Aliases
+from adapters.backend import Backend, IsHeld
+from adapters.blobs import MANIFEST_NAME
+from adapters.declaration import Declaration, check_files
+from adapters.disk import DiskBackend
+from adapters.durable import storage_errors, sync_folder, write_file
+from adapters.entry import Entry, Record
+from adapters.errors import DamagedAdapter, InvalidName, UploadRejected
+from adapters.ledger import Ledger
 from adapters.manifest import FileSpec, Manifest, content_digest
-from adapters.names import Reference, check_name, check_tenant, parse_reference
+from adapters.names import Reference, check_name, check_tenant, check_upload_id, parse_reference
 from adapters.paging import decode_token, encode_token
-from adapters.records import Record
-from adapters.staging import Staging, check_declaration
+from adapters.pins import Pins
+from adapters.quota import Quota
+from adapters.staging import Staging
+from adapters.uploads import UploadLimits, Uploads
+from adapters.version import AdapterVersion, choose_record, describe
+
+__all__ = ["AdapterVersion", "LocalStore", "Store"]
 
 MAX_PAGE_SIZE = 1000
 _CACHED_MANIFESTS = 4096
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class AdapterVersion:
-    """An adapter under a name; `created_at` in seconds since the epoch."""
-
-    tenant: str
-    name: str
-    version: int
-    digest: str
-    created_at: float
-    manifest: Manifest
 
 
 # Inside the class, `list` is the method.
@@ -58,38 +47,67 @@ Versions = list[AdapterVersion]
 Digests = list[str]
 
 
-class LocalStore:
-    """Thread-safe. One process per root; `close` (or the end of the process) lets the next one in.
+class Store:
+    """Thread-safe; `close` gives back what only one process may use.
 
-    Every method raises StoreUnavailable when the disk fails, InvalidName for a malformed name or reference,
-    and AdapterNotFound where it is asked for something that is not live.
+    Every method raises StoreUnavailable when the storage fails, InvalidName for a malformed name or
+    reference, and AdapterNotFound where it is asked for something that is not live.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._names, self._staging, self._trash = root / "names", root / "staging", root / "trash"
-        self._writing = Lock()
-        with storage_errors(f"opening {root}"):
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._unlock = weakref.finalize(self, os.close, _lock(root / "lock"))
-            for folder in (root / "blobs", self._names, self._staging, self._trash):
-                make_folder(folder)
-            empty(self._staging)
-            empty(self._trash)
-            self._blobs = Blobs(root / "blobs", self._trash)
-            self._index = Index(records.scan(self._names))
+    def __init__(
+        self,
+        folder: Path,
+        backend: Backend,
+        quota: Quota | None = None,
+        limits: UploadLimits | None = None,
+    ) -> None:
+        self._backend = backend
+        self._staging = folder / "staging"
+        self._quota = quota or Quota()
+        self._beginning, self._counting = Lock(), Lock()
+        # Digests of commits under way: their blobs are wanted, though no document names them yet.
+        self._committing: Counter[str] = Counter()
+        self._ledger = Ledger(backend)
+        self.aliases = Aliases(self._ledger)
+        self.pins = Pins(self._ledger, self._quota)
+        with storage_errors(f"opening {folder}"):
+            self.uploads = Uploads(self._staging, limits or UploadLimits())
+        self._ledger.refresh()
         self._manifest = lru_cache(_CACHED_MANIFESTS)(self._read_manifest)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers may change what is stored."""
+        return self._backend.is_shared
+
     def close(self) -> None:
-        """Lets another process use the root; the store must not be used afterwards."""
-        self._unlock()
+        """Lets another process in; the store must not be used afterwards."""
+        self._backend.close()
+
+    def refresh(self) -> bool:
+        """Takes in what other servers of the same storage changed; whether there was anything."""
+        return self._ledger.refresh()
+
+    def begin(self, declaration: Declaration, max_bytes: int) -> tuple[Staging, int]:
+        """An upload that can be gone on with, and the number of its writer; nothing is written for a
+        declaration that breaks a limit.
+
+        Raises UploadRejected, UploadTooLarge or QuotaExceeded.
+        """
+        check_tenant(declaration.tenant)
+        check_name(declaration.name)
+        check_upload_id(declaration.upload_id)
+        check_files(declaration.files, max_bytes)
+        with self._beginning, storage_errors("beginning an upload"):
+            self._check_quota(declaration)
+            return self.uploads.begin(declaration)
 
     def stage(self, files: Sequence[FileSpec], max_bytes: int) -> Staging:
-        """Begins an upload; nothing is written for a declaration that breaks a limit.
-
-        Raises UploadRejected or UploadTooLarge.
-        """
-        check_declaration(files, max_bytes)
-        return Staging(self._staging / uuid.uuid4().hex, files)
+        """A place for files that come in one go. Raises UploadRejected or UploadTooLarge."""
+        check_files(files, max_bytes)
+        upload_id = uuid.uuid4().hex
+        declaration = Declaration("default", "staged", upload_id, _sorted(files), time.time())
+        return Staging.create(self._staging / upload_id, declaration)
 
     def commit(self, staging: Staging, tenant: str, name: str, manifest: Manifest) -> AdapterVersion:
         """Makes a sealed upload the newest version of a name; durable on return.
@@ -104,16 +122,30 @@ class LocalStore:
         with staging, storage_errors("committing an adapter"):
             write_file(staging.folder / MANIFEST_NAME, manifest.to_json().encode())
             sync_folder(staging.folder)
-            with self._writing:
-                return self._commit(staging.folder, tenant, name, manifest)
+            with self._wanting(manifest.digest):
+                self._backend.put_blob(staging.folder, manifest)
+                now, size = time.time(), manifest.num_bytes
+                _, entry = self._ledger.update(
+                    tenant, name, lambda entry: entry.with_version(manifest.digest, size, now)
+                )
+        return describe(entry, entry.records[-1], manifest)
 
-    def resolve(self, tenant: str, reference: str | Reference) -> AdapterVersion:
-        """The version a reference means: the one it gives, else the newest live one."""
-        return self._version(self._find(tenant, reference)[-1])
+    def resolve(self, tenant: str, reference: str | Reference, key: str | None = None) -> AdapterVersion:
+        """The version a reference means: the one it gives, the newest live one, or an alias's.
+
+        Where an alias points at several, `key` chooses: the same one for the same key. Without a key such
+        an alias is ambiguous, and InvalidName is raised.
+        """
+        entry = self._ledger.find(tenant, reference)
+        return self._version(entry, choose_record(entry, parse_reference(str(reference)), key))
 
     def get(self, tenant: str, name: str, version: int) -> AdapterVersion:
         """Exactly this version."""
         return self.resolve(tenant, Reference(name, version))
+
+    def is_live(self, version: AdapterVersion) -> bool:
+        """From memory alone."""
+        return self._ledger.index.is_live(version.tenant, version.name, version.version)
 
     def list(self, tenant: str, page_size: int = 100, page_token: str = "") -> tuple[Versions, str]:
         """Live versions by name, then version, and the token of the next page ("" after the last).
@@ -122,98 +154,103 @@ class LocalStore:
         """
         check_tenant(tenant)
         page_size = min(max(page_size, 1), MAX_PAGE_SIZE)
-        found = self._index.after(tenant, *decode_token(page_token), page_size + 1)
+        found = self._ledger.index.after(tenant, *decode_token(page_token), page_size + 1)
         page = found[:page_size]
-        next_token = encode_token(page[-1].name, page[-1].version) if len(found) > page_size else ""
+        next_token = encode_token(page[-1][0].name, page[-1][1].version) if len(found) > page_size else ""
         return self._readable(page), next_token
 
-    def delete(self, tenant: str, reference: str | Reference) -> Versions:
+    def delete(self, tenant: str, reference: str | Reference, force: bool = False) -> Versions:
         """Retires the version a reference gives, or every version of the name; returns them, oldest first.
 
-        The bytes stay until `collect`; the version numbers are never used again.
+        The bytes stay until `collect`; the version numbers are never used again. Raises VersionInUse for a
+        version that an alias names, unless forced: then the alias loses it.
         """
-        with self._writing, storage_errors("deleting an adapter"):
-            found = self._find(tenant, reference)
-            for record in found:
-                records.retire(self._names, record)
-                self._index.remove(record)
-            sync_folder(self._names / records.record_key(tenant, found[0].name))
-        return self._readable(found)
-
-    def folder(self, digest: str) -> Path:
-        """Where an adapter's files are, as long as a version names it or `collect` is told of a holder."""
-        return self._blobs.folder(digest)
-
-    def collect(self, held: Collection[str]) -> Digests:
-        """Removes the bytes of adapters that no live version names and nobody holds: their digests."""
-        with self._writing, storage_errors("removing deleted adapters"):
-            keep = self._index.digests().union(held)
-            gone = self._blobs.discard_unless(keep.__contains__)
-        for path in gone.values():
-            shutil.rmtree(path, ignore_errors=True)
-        return list(gone)
-
-    def _commit(self, staged: Path, tenant: str, name: str, manifest: Manifest) -> AdapterVersion:
-        placed = self._blobs.place(staged, manifest)
-        newest = self._index.matching(tenant, Reference(name))[-1:]
-        if newest and newest[0].digest == manifest.digest:
-            return _version(newest[0], manifest)
-        record = Record(tenant, name, self._index.take_version(tenant, name), manifest.digest, time.time())
-        try:
-            records.publish(self._names, record)
-        except BaseException:
-            if placed and manifest.digest not in self._index.digests():
-                with suppress(OSError):
-                    shutil.rmtree(self._blobs.discard(manifest.digest), ignore_errors=True)
-            raise
-        self._index.add(record)
-        return _version(record, manifest)
-
-    def _find(self, tenant: str, reference: str | Reference) -> tuple[Record, ...]:
-        check_tenant(tenant)
         wanted = parse_reference(str(reference))
-        found = self._index.matching(tenant, wanted)
-        if not found:
-            raise AdapterNotFound(f"There is no adapter {wanted}; list the adapters to see what there is.")
-        return found
+        if wanted.alias:
+            raise InvalidName(f"{wanted} is an alias; delete the alias, or a version by its number.")
+        self._ledger.find(tenant, wanted)
+        before, _ = self._ledger.update(
+            tenant,
+            wanted.name,
+            lambda entry: entry.without({r.version for r in entry.matching(wanted)}, force, time.time()),
+        )
+        return self._readable([(before, record) for record in before.matching(wanted)])
 
-    def _version(self, record: Record) -> AdapterVersion:
-        return _version(record, self._manifest(record.digest))
+    def folder(self, digest: str, is_held: IsHeld = lambda digest: True) -> Path:
+        """Where an adapter's files are: on this machine once this returns, for as long as it is held."""
+        with storage_errors("reading an adapter"):
+            return self._backend.get_blob(digest, is_held)
 
-    def _readable(self, found: Sequence[Record]) -> Versions:
+    def read_file(self, digest: str, name: str) -> bytes | None:
+        """One small file of an adapter, None if it has none of that name."""
+        with storage_errors("reading an adapter"), suppress(FileNotFoundError):
+            return self._backend.read_file(digest, name)
+        return None
+
+    def collect(self, is_held: IsHeld = lambda digest: False) -> Digests:
+        """Removes the bytes of adapters that no live version names and nobody holds: their digests."""
+        with storage_errors("removing deleted adapters"):
+            return self._backend.collect(self.is_wanted, is_held)
+
+    @contextmanager
+    def _wanting(self, digest: str) -> Iterator[None]:
+        with self._counting:
+            self._committing[digest] += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._committing[digest] -= 1
+
+    def is_wanted(self, digest: str) -> bool:
+        """Whether a live version, or one about to be, is this adapter. From memory alone."""
+        # In this order: a commit names its blob in the index before it no longer counts as under way.
+        return self._committing[digest] > 0 or self._ledger.index.has(digest)
+
+    def _check_quota(self, declaration: Declaration) -> None:
+        newest = self._ledger.index.get(declaration.tenant, declaration.name)[0].records[-1:]
+        if newest and newest[0].digest == declaration.digest:
+            return
+        stored, coming = (
+            self._ledger.index.usage(declaration.tenant),
+            self.uploads.reserved(declaration.tenant),
+        )
+        self._quota.check_upload(stored[0] + coming[0] + 1, stored[1] + coming[1] + declaration.size)
+
+    def _version(self, entry: Entry, record: Record) -> AdapterVersion:
+        return describe(entry, record, self._manifest(record.digest))
+
+    def _readable(self, found: Sequence[tuple[Entry, Record]]) -> Versions:
         versions = []
-        for record in found:
+        for entry, record in found:
             try:
-                versions.append(self._version(record))
-            except StoreUnavailable as error:
-                _log.error("version %d of %s/%s: %s", record.version, record.tenant, record.name, error)
+                versions.append(self._version(entry, record))
+            except DamagedAdapter as error:
+                _log.error("version %d of %s/%s: %s", record.version, entry.tenant, entry.name, error)
         return versions
 
     def _read_manifest(self, digest: str) -> Manifest:
+        with storage_errors("reading an adapter"):
+            try:
+                return Manifest.from_json(self._backend.read_file(digest, MANIFEST_NAME).decode())
+            except (FileNotFoundError, ValueError) as error:
+                raise DamagedAdapter(
+                    f"The stored adapter {digest[:12]} is damaged; upload it again."
+                ) from error
+
+
+class LocalStore(Store):
+    """A store in a folder on a local disk. One process per folder."""
+
+    def __init__(self, root: Path, quota: Quota | None = None, limits: UploadLimits | None = None) -> None:
+        with storage_errors(f"opening {root}"):
+            backend = DiskBackend(root)
         try:
-            return self._blobs.manifest(digest)
-        except (OSError, ValueError) as error:
-            raise StoreUnavailable(
-                f"The stored adapter {digest[:12]} is damaged; upload it again."
-            ) from error
+            super().__init__(root, backend, quota, limits)
+        except BaseException:
+            backend.close()
+            raise
 
 
-def _version(record: Record, manifest: Manifest) -> AdapterVersion:
-    return AdapterVersion(
-        record.tenant, record.name, record.version, record.digest, record.created_at, manifest
-    )
-
-
-def _lock(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise StoreUnavailable(
-            f"Another server uses {path.parent}; stop it or choose another folder."
-        ) from error
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+def _sorted(files: Sequence[FileSpec]) -> tuple[FileSpec, ...]:
+    return tuple(sorted(files, key=lambda file: file.name))

@@ -14,6 +14,7 @@ from lorikeet.version import __version__
 if TYPE_CHECKING:
     from lorikeet.client import Client
     from lorikeet.errors import (
+        Aborted,
         Cancelled,
         DataLoss,
         DeadlineExceeded,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from lorikeet.generation import Generation
+    from lorikeet.lifecycle import AdapterCard, AdapterStatus, Alias, AliasState
     from lorikeet.sampling import Sampling
     from lorikeet.types import AdapterVersion, Chunk, Logprobs, Model, Result, Sample, TokenLogprob, Usage
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "lorikeet.client": ("Client",),
     "lorikeet.errors": (
+        "Aborted",
         "Cancelled",
         "DataLoss",
         "DeadlineExceeded",
@@ -50,6 +53,7 @@ _HOMES = {
         "Unavailable",
     ),
     "lorikeet.generation": ("Generation",),
+    "lorikeet.lifecycle": ("AdapterCard", "AdapterStatus", "Alias", "AliasState"),
     "lorikeet.sampling": ("Sampling",),
     "lorikeet.types": (
         "AdapterVersion",
@@ -65,7 +69,12 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Aborted",
+    "AdapterCard",
+    "AdapterStatus",
     "AdapterVersion",
+    "Alias",
+    "AliasState",
     "Cancelled",
     "Chunk",
     "Client",

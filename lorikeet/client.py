@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -48,22 +48,24 @@ class Client:
         self._metadata = tuple(metadata)
         self._channel = _open_channel(target, credentials)
         self._inference: Any = InferenceStub(self._channel)  # type: ignore[no-untyped-call]
-        self.adapters = Adapters(AdaptersStub(self._channel), self._call)  # type: ignore[no-untyped-call]
+        self.adapters = Adapters(AdaptersStub(self._channel), self._call, self._stream)  # type: ignore[no-untyped-call]
 
     def generate(
         self,
         prompt: Prompt,
         *,
         adapter: str = "",
+        session: str = "",
         timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generation:
         """Starts a generation from text, chat turns or token ids; iterate the answer for text as it comes.
 
-        `adapter` is `name`, `name@3`, or empty for the base. What `sampling` leaves unset is not sent, so
+        `adapter` is `name`, `name@3`, `name@alias`, or empty for the base. Where an alias points at several
+        versions, requests of one `session` get the same one. What `sampling` leaves unset is not sent, so
         the server's defaults hold.
         """
-        request = build_request(prompt, adapter, sampling)
+        request = build_request(prompt, adapter, sampling, session)
         call = self._inference.Generate(request, timeout=self._limit(timeout), metadata=self._metadata)
         return Generation(call, max(1, request.sampling.n))
 
@@ -113,6 +115,15 @@ class Client:
             return method(request, timeout=self._limit(timeout), metadata=self._metadata, **options)
         except grpc.RpcError as error:
             raise from_rpc(error) from error
+
+    def _stream(self, method: Any, request: Any, timeout: float | None) -> Iterator[Any]:
+        call = method(request, timeout=self._limit(timeout), metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc(error) from error
+        finally:
+            call.cancel()
 
     def _limit(self, timeout: float | None) -> float | None:
         limit = self._timeout if timeout is None else timeout

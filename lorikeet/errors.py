@@ -4,6 +4,7 @@ LorikeetError
 |-- InvalidRequest       the request is wrong as it stands; `.violations` names each field
 |-- NotFound             no such adapter or version; `.resource` names it
 |-- FailedPrecondition   right request, wrong state: the adapter exists but cannot be served
+|-- Aborted              somebody else was faster, or took it away: an alias moved, an adapter deleted
 |-- ResourceExhausted    a queue, a quota or a size limit; `.retry_after`, `.violations`
 |-- DataLoss             bytes arrived other than they were sent; upload again
 |-- DeadlineExceeded     the timeout passed first
@@ -61,6 +62,10 @@ class NotFound(LorikeetError):
 
 class FailedPrecondition(LorikeetError):
     """The request is right but the server's state is not, such as an adapter that could not be loaded."""
+
+
+class Aborted(LorikeetError):
+    """Somebody else was faster: the alias moved, the upload was taken over, the adapter was deleted."""
 
 
 class ResourceExhausted(LorikeetError):
@@ -158,7 +163,7 @@ _CLASSES: dict[grpc.StatusCode, type[LorikeetError]] = {
     _Code.NOT_FOUND: NotFound,
     _Code.FAILED_PRECONDITION: FailedPrecondition,
     _Code.ALREADY_EXISTS: FailedPrecondition,
-    _Code.ABORTED: FailedPrecondition,
+    _Code.ABORTED: Aborted,
     _Code.RESOURCE_EXHAUSTED: ResourceExhausted,
     _Code.DATA_LOSS: DataLoss,
     _Code.DEADLINE_EXCEEDED: DeadlineExceeded,

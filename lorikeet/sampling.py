@@ -32,9 +32,11 @@ class Sampling(TypedDict, total=False):
     n: Annotated[int | None, "independent samples of the prompt"]
 
 
-def build_request(prompt: Prompt, adapter: str, sampling: Sampling) -> inference_pb2.GenerateRequest:
+def build_request(
+    prompt: Prompt, adapter: str, sampling: Sampling, session: str = ""
+) -> inference_pb2.GenerateRequest:
     """The message for one generation; raises InvalidRequest for values that the contract cannot carry."""
-    request = inference_pb2.GenerateRequest(adapter_id=adapter)
+    request = inference_pb2.GenerateRequest(adapter_id=adapter, session_id=session or None)
     if isinstance(prompt, str):
         request.prompt = _text("prompt", prompt)
     elif is_chat(prompt):

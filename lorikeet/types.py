@@ -127,6 +127,9 @@ class AdapterVersion:
     base_model: str
     targets: tuple[str, ...]
     resident: bool
+    kind: str
+    pinned: str
+    aliases: tuple[str, ...]
 
     @property
     def id(self) -> str:
@@ -146,6 +149,9 @@ class AdapterVersion:
             base_model=message.base_model,
             targets=tuple(message.targets),
             resident=message.resident,
+            kind=message.kind,
+            pinned=message.pinned,
+            aliases=tuple(message.aliases),
         )
 
 

@@ -1,59 +1,58 @@
-"""The Adapters service: uploads in, versions out."""
+"""The Adapters service: versions looked up, watched, deleted, and brought to where they are used."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from adapters.manifest import FileSpec
-from adapters.names import check_name, parse_reference
+from adapters.files import CARD_NAME, STORY_NAME
 from adapters.store import AdapterVersion
 from lorikeet.v1 import adapters_pb2 as pb
-from lorikeet.v1.adapters_pb2_grpc import AdaptersServicer
+from server.adapter_wire import check_reference, tier_of, version_message
 from server.admission import Admission
+from server.alias_service import AliasMethods
 from server.caller import current_caller
 from server.directory import Directory
-from server.errors import InvalidRequest, SlowSender, names_in
+from server.errors import InvalidRequest, names_in
+from server.journal import Journal
 from server.link import EngineLink
+from server.tiers import Tiers
+from server.upload_service import UploadMethods
+from server.uploading import Uploading
+from server.watching import Watching
 
-MAX_CHUNK_BYTES = 1 << 20
 DEFAULT_PAGE_SIZE = 100
-# The store itself refuses a declaration of other files than its two; this only bounds the header.
-MAX_FILES = 16
-SENDER_PATIENCE = 60.0
+MAX_WAIT_SECONDS = 3600.0
 
 Context: TypeAlias = Any
 
 
-class AdapterService(AdaptersServicer):
+class AdapterService(UploadMethods, AliasMethods):
     """Adapters of the caller's tenant."""
 
     def __init__(
-        self, directory: Directory, link: EngineLink, uploads: Admission, patience: float = SENDER_PATIENCE
+        self,
+        directory: Directory,
+        uploading: Uploading,
+        tiers: Tiers,
+        link: EngineLink,
+        admission: Admission,
+        journal: Journal,
     ) -> None:
         self._directory = directory
+        self._uploading = uploading
+        self._tiers = tiers
         self._link = link
-        self._uploads = uploads
-        self._patience = patience
-
-    async def Upload(self, requests: AsyncIterator[pb.UploadRequest], context: Context) -> pb.AdapterVersion:
-        tenant = current_caller().tenant
-        with self._uploads.admit():
-            parts = _Parts(requests, self._patience)
-            header = await parts.header()
-            with names_in("header.name"):
-                check_name(header.name)
-            async with self._directory.staging(_specs(header)) as staging:
-                async for chunk in parts.chunks():
-                    await self._directory.write(staging, chunk.file, chunk.offset, chunk.data)
-                version = await self._directory.commit(staging, tenant, header.name)
-        return self._message(version)
+        self._admission = admission
+        self._journal = journal
+        self._watching = Watching(directory, uploading, link)
 
     async def Get(self, request: pb.GetAdapterRequest, context: Context) -> pb.AdapterVersion:
-        _check_reference(request.adapter_id)
-        version = await self._directory.resolve(current_caller().tenant, request.adapter_id)
-        return self._message(version)
+        return self._message(await self._resolve(request.adapter_id))
+
+    async def GetCard(self, request: pb.GetAdapterRequest, context: Context) -> pb.AdapterCard:
+        version = await self._resolve(request.adapter_id)
+        readme = await self._directory.look(lambda: self._text(version, CARD_NAME))
+        story = await self._directory.look(lambda: self._text(version, STORY_NAME))
+        return pb.AdapterCard(version=self._message(version), readme=readme, training_json=story)
 
     async def List(self, request: pb.ListAdaptersRequest, context: Context) -> pb.ListAdaptersResponse:
         with names_in("page_token"):
@@ -64,63 +63,65 @@ class AdapterService(AdaptersServicer):
             versions=[self._message(version) for version in versions], next_page_token=next_token
         )
 
-    async def Delete(self, request: pb.DeleteAdapterRequest, context: Context) -> pb.DeleteAdapterResponse:
-        _check_reference(request.adapter_id)
-        versions = await self._directory.delete(current_caller().tenant, request.adapter_id)
-        return pb.DeleteAdapterResponse(versions=[self._message(version) for version in versions])
+    async def Watch(
+        self, request: pb.WatchAdapterRequest, context: Context
+    ) -> AsyncIterator[pb.AdapterStatus]:
+        tenant = current_caller().tenant
+        match request.WhichOneof("target"):
+            case "adapter_id":
+                check_reference(request.adapter_id)
+                with names_in("adapter_id"):
+                    async for status in self._watching.version(tenant, request.adapter_id):
+                        yield status
+            case "upload_id":
+                with names_in("upload_id"):
+                    async for status in self._watching.upload(tenant, request.upload_id):
+                        yield status
+            case _:
+                raise InvalidRequest.of("target", "set exactly one of adapter_id and upload_id.")
 
-    def _message(self, version: AdapterVersion) -> pb.AdapterVersion:
-        manifest = version.manifest
-        stats = self._link.stats
-        return pb.AdapterVersion(
-            name=version.name,
-            version=version.version,
-            digest=version.digest,
-            create_time=Timestamp(seconds=int(version.created_at)),
-            size=manifest.num_bytes,
-            rank=manifest.rank,
-            num_parameters=manifest.num_parameters,
-            base_model=manifest.base_model_name,
-            targets=sorted({linear.rpartition(".")[2] for linear in manifest.targets}),
-            resident=stats is not None and version.digest in stats.resident,
+    async def Delete(self, request: pb.DeleteAdapterRequest, context: Context) -> pb.DeleteAdapterResponse:
+        check_reference(request.adapter_id)
+        seconds = min(request.wait.ToNanoseconds() / 1e9, MAX_WAIT_SECONDS)
+        async with self._journal.note("Delete", request.adapter_id, context) as line:
+            with names_in("adapter_id"):
+                versions = await self._directory.delete(
+                    current_caller().tenant, request.adapter_id, request.force
+                )
+            line |= {"force": request.force, "digests": [version.digest for version in versions]}
+        running = await self._directory.drain(versions, seconds)
+        return pb.DeleteAdapterResponse(
+            versions=[self._message(version) for version in versions], running=running
         )
 
+    async def Warm(self, request: pb.WarmAdapterRequest, context: Context) -> pb.AdapterVersion:
+        tier, version = tier_of(request.tier), await self._resolve(request.adapter_id)
+        await self._tiers.warm(version, tier)
+        return self._message(version)
 
-class _Parts:
-    """An upload's messages in the order that the contract asks for."""
+    async def Pin(self, request: pb.PinAdapterRequest, context: Context) -> pb.AdapterVersion:
+        tier, version = tier_of(request.tier), await self._resolve(request.adapter_id)
+        async with self._journal.note("Pin", f"{version.name}@{version.version}", context) as line:
+            line |= {"tier": tier, "digest": version.digest}
+            await self._tiers.pin(version, tier)
+        return self._message(await self._resolve(f"{version.name}@{version.version}"))
 
-    def __init__(self, requests: AsyncIterator[pb.UploadRequest], patience: float) -> None:
-        self._requests = aiter(requests)
-        self._patience = patience
+    async def Unpin(self, request: pb.UnpinAdapterRequest, context: Context) -> pb.AdapterVersion:
+        version = await self._resolve(request.adapter_id)
+        async with self._journal.note("Unpin", f"{version.name}@{version.version}", context) as line:
+            line["digest"] = version.digest
+            await self._tiers.unpin(version)
+        return self._message(await self._resolve(f"{version.name}@{version.version}"))
 
-    async def header(self) -> pb.UploadHeader:
-        request = await self._next()
-        if request is None or request.WhichOneof("part") != "header":
-            raise InvalidRequest.of("header", "must be the first message.")
-        if len(request.header.files) > MAX_FILES:
-            raise InvalidRequest.of("header.files", f"holds more than {MAX_FILES} files.")
-        return request.header
+    async def _resolve(self, adapter_id: str) -> AdapterVersion:
+        check_reference(adapter_id)
+        with names_in("adapter_id"):
+            return await self._directory.resolve(current_caller().tenant, adapter_id)
 
-    async def chunks(self) -> AsyncIterator[pb.UploadChunk]:
-        while (request := await self._next()) is not None:
-            if request.WhichOneof("part") != "chunk":
-                raise InvalidRequest.of("chunk", "must be every message after the first.")
-            if len(request.chunk.data) > MAX_CHUNK_BYTES:
-                raise InvalidRequest.of("chunk.data", f"is longer than {MAX_CHUNK_BYTES} bytes.")
-            yield request.chunk
+    def _text(self, version: AdapterVersion, name: str) -> str:
+        """One of its files, on a lookup thread; empty if it has none of that name."""
+        found = self._directory.store.read_file(version.digest, name) or b""
+        return found.decode(errors="replace")
 
-    async def _next(self) -> pb.UploadRequest | None:
-        try:
-            async with asyncio.timeout(self._patience):
-                return await anext(self._requests, None)
-        except TimeoutError as error:
-            raise SlowSender(f"No part of the upload came for {self._patience:g} seconds.") from error
-
-
-def _specs(header: pb.UploadHeader) -> list[FileSpec]:
-    return [FileSpec(file.name, file.size, file.sha256.hex()) for file in header.files]
-
-
-def _check_reference(adapter_id: str) -> None:
-    with names_in("adapter_id"):
-        parse_reference(adapter_id)
+    def _message(self, version: AdapterVersion) -> pb.AdapterVersion:
+        return version_message(version, self._link.stats)

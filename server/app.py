@@ -13,12 +13,16 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
-from adapters.store import LocalStore
+from adapters.opening import open_store
+from adapters.quota import Quota
+from adapters.store import Store
+from adapters.uploads import UploadLimits
 from lorikeet.v1 import adapters_pb2, inference_pb2
 from lorikeet.v1.adapters_pb2_grpc import add_AdaptersServicer_to_server
 from lorikeet.v1.inference_pb2_grpc import add_InferenceServicer_to_server
 from server.adapter_service import AdapterService
 from server.admission import Admission
+from server.audit import AuditLog
 from server.base import read_base
 from server.config import ServerConfig
 from server.directory import Directory
@@ -27,10 +31,13 @@ from server.engine_process import EngineProcess
 from server.gate import Gate
 from server.health import Health
 from server.inference_service import InferenceService
+from server.journal import Journal
 from server.link import EngineLink
 from server.metrics import Metrics
 from server.scrape import Scrape
 from server.text import Text
+from server.tiers import Tiers
+from server.uploading import Uploading
 
 log = logging.getLogger(__name__)
 
@@ -84,17 +91,22 @@ class Front:
         self._metrics = metrics
         self._link = link_factory(config)
         metrics.registry.register(EngineCollector(self._link, config.vllm_metrics))
-        store = LocalStore(config.adapter_store)
-        self._directory = Directory(store, self._link, config.max_rank, config.max_adapter_bytes)
+        self._directory = Directory(_open_store(config), self._link.news)
+        self._uploads = Uploading(self._directory, self._link, config.max_rank, config.max_adapter_bytes)
+        self._tiers = Tiers(self._directory, self._link)
+        self._journal = Journal(AuditLog(config.audit_folder, config.audit_file_bytes))
         self._generating = Admission(config.queue_limit, "sequences")
         self._uploading = Admission(MAX_UPLOADS, "uploads")
         self._inference = InferenceService(
             config, base, text, self._link, self._directory, self._generating, metrics
         )
-        self._adapters = AdapterService(self._directory, self._link, self._uploading)
+        self._adapters = AdapterService(
+            self._directory, self._uploads, self._tiers, self._link, self._uploading, self._journal
+        )
         self._health = Health(self._link, SERVICES)
         self._server: grpc.aio.Server | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._keeping: list[asyncio.Task[None]] = []
         self._scrape: Scrape | None = None
         self.port = 0
         self.drain_seconds = config.drain_seconds
@@ -116,6 +128,10 @@ class Front:
         # What a crash left between deletion and collection.
         self._directory.collect()
         self._starting = asyncio.create_task(self._link.start())
+        self._keeping = [
+            asyncio.create_task(self._tiers.keep()),
+            asyncio.create_task(self._directory.keep_fresh(config.store_refresh_seconds)),
+        ]
         log.info("listening on %s:%d", config.host, self.port)
 
     async def wait_ready(self) -> None:
@@ -141,7 +157,10 @@ class Front:
             await self._server.stop(STOP_SECONDS)
         if self._starting is not None:
             await self._stop_link(self._starting)
-        await asyncio.to_thread(self._directory.close)
+        for task in self._keeping:
+            task.cancel()
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+        await asyncio.to_thread(self._close_store)
         if self._scrape is not None:
             await asyncio.to_thread(self._scrape.close)
 
@@ -152,11 +171,27 @@ class Front:
         if not starting.cancelled() and starting.exception() is None:
             await self._link.stop()
 
+    def _close_store(self) -> None:
+        self._uploads.close()
+        self._directory.close()
+        self._journal.close()
+
     def _add_services(self, server: grpc.aio.Server) -> None:
         add_InferenceServicer_to_server(self._inference, server)  # type: ignore[no-untyped-call]
         add_AdaptersServicer_to_server(self._adapters, server)  # type: ignore[no-untyped-call]
         add_HealthServicer_to_server(self._health.servicer, server)
         reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
+
+
+def _open_store(config: ServerConfig) -> Store:
+    return open_store(
+        config.adapter_store,
+        config.adapter_cache,
+        config.adapter_cache_bytes,
+        config.s3_endpoint,
+        Quota(config.max_adapters, config.max_adapter_store_bytes, config.max_pinned_adapters),
+        UploadLimits(config.upload_hours * 3600, config.upload_bytes),
+    )
 
 
 def run(config: ServerConfig, link_factory: LinkFactory = EngineProcess) -> None:

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
+from adapters.opening import is_bucket
 from server.engine.config import COUNT, COUNT_OR_AUTO, EngineConfig, option
 
 
@@ -15,6 +17,29 @@ class ServerConfig(EngineConfig):
     )
     vllm_metrics: bool = option(False, "also export the gauges under the names that gateways know from vLLM")
     max_adapter_bytes: int = option(2 << 30, "largest adapter an upload may bring, in bytes", bounds=COUNT)
+    adapter_cache: Path = option(
+        Path(".lorikeet/cache"), "folder for copies of adapters, where the store is s3://bucket/prefix"
+    )
+    adapter_cache_bytes: int = option(64 << 30, "bytes of such copies", bounds=COUNT)
+    s3_endpoint: str = option("", "URL of the bucket's service; empty is AWS")
+    store_refresh_seconds: float = option(
+        5.0, "seconds until what another server changed in a shared bucket is seen here", bounds=(0.05, 3600)
+    )
+    max_adapters: int = option(0, "versions that one tenant may keep; 0 is no limit", bounds=COUNT_OR_AUTO)
+    max_adapter_store_bytes: int = option(
+        0, "bytes of adapters that one tenant may keep; 0 is no limit", bounds=COUNT_OR_AUTO
+    )
+    max_pinned_adapters: int = option(
+        8, "versions that one tenant may pin; 0 is no limit", bounds=COUNT_OR_AUTO
+    )
+    upload_hours: float = option(
+        24.0, "hours after which an unfinished upload is removed", bounds=(0, math.inf)
+    )
+    upload_bytes: int = option(
+        64 << 30, "bytes of unfinished uploads that are kept for their senders", bounds=COUNT
+    )
+    audit_log: str = option("", "folder of the audit log; empty is audit/ in the adapter store's folder")
+    audit_file_bytes: int = option(64 << 20, "bytes in one file of the audit log", bounds=COUNT)
     queue_limit: int = option(1024, "requests waiting or running at most; more are refused", bounds=COUNT)
     stream_interval: float = option(
         0.05,
@@ -29,3 +54,13 @@ class ServerConfig(EngineConfig):
     drain_seconds: float = option(
         30.0, "seconds that running streams get to finish after SIGTERM", bounds=COUNT_OR_AUTO
     )
+
+    @property
+    def adapter_folder(self) -> Path:
+        """Where on this machine the engine finds adapters: the store itself, or the copies of a bucket's."""
+        return self.adapter_cache if is_bucket(self.adapter_store) else self.adapter_store
+
+    @property
+    def audit_folder(self) -> Path:
+        """Where the audit log is."""
+        return Path(self.audit_log) if self.audit_log else self.adapter_folder / "audit"

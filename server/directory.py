@@ -1,24 +1,23 @@
-"""The front's view of the adapters: the store off the event loop, and who holds which digest.
+"""The front's view of the adapters: the store off the event loop, and who holds which version.
 
-A hold is taken between two looks at the store. The second one saw the version alive, and since only the
-janitor's single thread deletes and collects, whatever it collects later it collects knowing of the hold.
+A hold is taken between two looks at the store. The second one saw the version alive; whatever is collected
+later is asked for its holders at the moment it is removed.
 """
 
 import asyncio
 import logging
-from collections import Counter
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from adapters.errors import AdapterNotFound, StoreUnavailable
-from adapters.manifest import BaseShapes, FileSpec
-from adapters.sandbox import inspect_in_sandbox
-from adapters.staging import Staging
-from adapters.store import AdapterVersion, LocalStore
+from adapters.store import AdapterVersion, Store
 from server.errors import NoSuchAdapter
-from server.link import EngineLink, require_ready
+from server.holds import Holds
+from server.news import News
+from server.workers import run
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -27,103 +26,112 @@ T = TypeVar("T")
 class Directory:
     """Adapters by tenant and reference. All methods belong to the event loop's thread."""
 
-    def __init__(self, store: LocalStore, link: EngineLink, max_rank: int, max_bytes: int) -> None:
-        self._store = store
-        self._link = link
-        self._max_rank = max_rank
-        self._max_bytes = max_bytes
-        self._holds: Counter[str] = Counter()
-        # Deleted while somebody held them.
-        self._doomed: set[str] = set()
-        # Apart, because a check of large files must not keep requests from finding their adapters.
+    def __init__(self, store: Store, news: News) -> None:
+        self.store = store
+        # Told whenever a version, an upload or a hold changed.
+        self.news = news
+        self.holds = Holds(news)
+        # Digests that stay on this machine while nobody runs on them.
+        self.pinned: frozenset[str] = frozenset()
+        # Apart, because fetching or removing large files must not keep requests from finding their adapters.
         self._lookups = ThreadPoolExecutor(2, "lookup")
-        self._uploads = ThreadPoolExecutor(4, "upload")
+        self._changes = ThreadPoolExecutor(4, "change")
+        self._fetches = ThreadPoolExecutor(4, "fetch")
         self._janitor = ThreadPoolExecutor(1, "janitor")
 
     @asynccontextmanager
-    async def hold(self, tenant: str, reference: str) -> AsyncIterator[AdapterVersion]:
-        """The version a reference means, whose bytes stay until the block ends. Raises NoSuchAdapter."""
-        version = await self.resolve(tenant, reference)
-        self._holds[version.digest] += 1
-        try:
-            with _finding(reference):
-                self._store.get(tenant, version.name, version.version)
-            yield version
-        finally:
-            self._release(version.digest)
+    async def hold(self, tenant: str, reference: str, session: str = "") -> AsyncIterator[AdapterVersion]:
+        """The version a reference means, on this machine until the block ends. Raises NoSuchAdapter.
 
-    async def resolve(self, tenant: str, reference: str) -> AdapterVersion:
-        """The version a reference means, not held. Raises NoSuchAdapter."""
-        with _finding(reference):
-            return await _run(self._lookups, lambda: self._store.resolve(tenant, reference))
+        Where an alias points at several, requests of one session get the same one.
+        """
+        key = f"session {session}" if session else secrets.token_hex(8)
+        version = await self.resolve(tenant, reference, key)
+        try:
+            with self.holds.hold(version):
+                if not self.store.is_live(version):
+                    raise NoSuchAdapter(reference, f"The adapter {reference} has just been deleted.")
+                await self.fetch(version.digest)
+                yield version
+        finally:
+            # The last holder of a deleted version has it removed; `collect` asks for the others.
+            if not self.store.is_wanted(version.digest):
+                self.collect()
+
+    async def resolve(self, tenant: str, reference: str, key: str | None = None) -> AdapterVersion:
+        """The version a reference means, not held. Raises NoSuchAdapter, or InvalidName for several."""
+        with finding(reference):
+            return await run(self._lookups, lambda: self.store.resolve(tenant, reference, key))
 
     async def list(
         self, tenant: str, page_size: int, page_token: str
     ) -> tuple[Sequence[AdapterVersion], str]:
-        return await _run(self._lookups, lambda: self._store.list(tenant, page_size, page_token))
+        return await run(self._lookups, lambda: self.store.list(tenant, page_size, page_token))
 
-    async def delete(self, tenant: str, reference: str) -> Sequence[AdapterVersion]:
-        """Retires versions; bytes that nobody holds go now, the others with their last holder."""
-        with _finding(reference):
-            versions = await _run(self._janitor, lambda: self._store.delete(tenant, reference))
-        digests = {version.digest for version in versions}
-        self._doomed |= {digest for digest in digests if digest in self._holds}
-        if not digests <= self._doomed:
-            self.collect()
+    async def look(self, work: Callable[[], T]) -> T:
+        """Something that is read of the store."""
+        return await run(self._lookups, work)
+
+    async def change(self, work: Callable[[], T]) -> T:
+        """Something that is changed in the store."""
+        done = await run(self._changes, work)
+        self.news.tell()
+        return done
+
+    async def fetch(self, digest: str) -> None:
+        """Brings an adapter's files to this machine; they stay while it is held or pinned."""
+        if self.store.is_shared:
+            await run(self._fetches, lambda: self.store.folder(digest, self.is_held))
+
+    async def delete(self, tenant: str, reference: str, force: bool = False) -> Sequence[AdapterVersion]:
+        """Retires versions. Bytes that nobody holds go now, the others with their last holder.
+
+        By force, holders end at once and aliases lose the versions. Raises NoSuchAdapter or VersionInUse.
+        """
+        with finding(reference):
+            versions = await self.change(lambda: self.store.delete(tenant, reference, force))
+        if force:
+            self.holds.revoke(versions)
+        self.collect()
         return versions
 
-    @asynccontextmanager
-    async def staging(self, files: Sequence[FileSpec]) -> AsyncIterator[Staging]:
-        """A place for an upload, gone when the block ends."""
-        # A list, because a caller who hangs up meanwhile gets no result but leaves a folder.
-        opened: list[Staging] = []
-        try:
-            await _run(self._uploads, lambda: opened.append(self._store.stage(files, self._max_bytes)))
-            yield opened[0]
-        finally:
-            for staging in opened:
-                # Shielded, for callers who hang up once more.
-                await asyncio.shield(_run(self._uploads, staging.discard))
+    async def drain(self, versions: Sequence[AdapterVersion], seconds: float) -> int:
+        """How many requests run on these versions, once there are none or after so many seconds."""
+        if seconds > 0:
+            await self.holds.wait_idle(versions, seconds)
+        return self.holds.running(versions)
 
-    async def write(self, staging: Staging, file: str, offset: int, data: bytes) -> None:
-        await _run(self._uploads, lambda: staging.write(file, offset, data))
-
-    async def commit(self, staging: Staging, tenant: str, name: str) -> AdapterVersion:
-        """Seals, checks and stores a complete upload. Raises NotReady while nobody knows the base."""
-        shapes = BaseShapes(require_ready(self._link).linears)
-        await _run(self._uploads, staging.seal)
-        check = inspect_in_sandbox
-        manifest = await _run(self._uploads, lambda: check(staging.folder, shapes, self._max_rank))
-        return await _run(self._uploads, lambda: self._store.commit(staging, tenant, name, manifest))
+    def is_held(self, digest: str) -> bool:
+        """Whether the adapter is needed on this machine; any thread may ask."""
+        return self.holds.has(digest) or digest in self.pinned
 
     def collect(self) -> None:
         """Has the bytes removed that no version names and nobody holds; does not wait for it."""
-        self._janitor.submit(lambda: self._store.collect(list(self._holds))).add_done_callback(_log_failure)
+        self._janitor.submit(lambda: self.store.collect(self.holds.has)).add_done_callback(_log_failure)
+
+    async def keep_fresh(self, seconds: float) -> None:
+        """Takes in what other servers change, drops old uploads and collects, every so many seconds."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                if await run(self._changes, self._tidy):
+                    self.news.tell()
+            except StoreUnavailable as error:
+                log.warning("refreshing the store: %s", error)
 
     def close(self) -> None:
         """Waits for what runs and gives the store back."""
-        for pool in (self._lookups, self._uploads, self._janitor):
+        for pool in (self._lookups, self._changes, self._fetches, self._janitor):
             pool.shutdown()
-        self._store.close()
+        self.store.close()
 
-    def _release(self, digest: str) -> None:
-        self._holds[digest] -= 1
-        if self._holds[digest]:
-            return
-        del self._holds[digest]
-        if digest in self._doomed:
-            self._doomed.discard(digest)
-            self.collect()
-
-
-async def _run(pool: Executor, work: Callable[[], T]) -> T:
-    """Runs to its end even if the caller is cancelled: a staging belongs to one thread at a time."""
-    future = asyncio.get_running_loop().run_in_executor(pool, work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
+    def _tidy(self) -> bool:
+        self.store.uploads.expire()
+        if not self.store.is_shared:
+            return False
+        changed = self.store.refresh()
+        self.store.collect(self.is_held)
+        return changed
 
 
 def _log_failure(done: "Future[list[str]]") -> None:
@@ -135,7 +143,7 @@ def _log_failure(done: "Future[list[str]]") -> None:
 
 
 @contextmanager
-def _finding(reference: str) -> Iterator[None]:
+def finding(reference: str) -> Iterator[None]:
     """Says which reference was not found."""
     try:
         yield

@@ -16,8 +16,23 @@ import zmq.asyncio
 
 from server.config import ServerConfig
 from server.engine.config import EngineConfig
-from server.engine.messages import Abort, Broken, Command, Failure, Ready, Report, Stats, Stop, Submit, Token
+from server.engine.messages import (
+    Abort,
+    Broken,
+    Command,
+    Failure,
+    Pin,
+    Ready,
+    Report,
+    Stats,
+    Stop,
+    Submit,
+    Token,
+    Unpin,
+    Warm,
+)
 from server.link import EngineLost
+from server.news import News
 from server.stream import Stream
 
 # An engine lost this many times in a row without one token in between is not started again.
@@ -40,10 +55,12 @@ class EngineProcess:
 
     def __init__(self, config: ServerConfig) -> None:
         names = [f.name for f in fields(EngineConfig)]
-        self._config = EngineConfig(**{name: getattr(config, name) for name in names})
+        given = {name: getattr(config, name) for name in names}
+        self._config = EngineConfig(**given | {"adapter_store": config.adapter_folder})
         self._stream_interval = config.stream_interval
         self._folder = tempfile.TemporaryDirectory(prefix="lorikeet-")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.news = News()
         self._streams: dict[int, Stream] = {}
         self._ids = count(1)
         self._starts = count()
@@ -100,6 +117,15 @@ class EngineProcess:
         self._context.term()
         self._folder.cleanup()
 
+    def warm(self, digest: str, tier: str) -> None:
+        self._send(Warm(digest, tier))
+
+    def pin(self, digest: str, tier: str) -> None:
+        self._send(Pin(digest, tier))
+
+    def unpin(self, digest: str) -> None:
+        self._send(Unpin(digest))
+
     async def submit(self, request: Submit) -> AsyncIterator[list[Token] | Failure]:
         """While the engine restarts the sequence waits with the others that will be resubmitted."""
         share = min(1.0, (len(self._streams) + 1) / CROWD)
@@ -148,6 +174,7 @@ class EngineProcess:
                 report.message if isinstance(report, Broken) else "the engine died while it loaded"
             )
         self._ready = report
+        self.news.tell()
 
     def _close_sockets(self) -> None:
         self._commands.close(linger=0)
@@ -184,6 +211,7 @@ class EngineProcess:
 
     async def _start_again(self) -> None:
         self._ready = self._stats = None
+        self.news.tell()
         self._close_sockets()
         self._fruitless_starts += 1
         if self._fruitless_starts > MAX_FRUITLESS_STARTS:
@@ -202,6 +230,7 @@ class EngineProcess:
         if isinstance(report, (Ready, Broken)):
             return
         self._stats = report.stats
+        self.news.tell()
         if report.tokens:
             self._fruitless_starts = 0
         for token in report.tokens:
@@ -219,6 +248,7 @@ class EngineProcess:
         """For good: streams end, and new ones are refused."""
         self._lost = why
         self._ready = None
+        self.news.tell()
         for stream in self._streams.values():
             stream.fail(EngineLost(why))
         self._streams.clear()

@@ -3,6 +3,7 @@
 FrontError
 |-- InvalidRequest     fields are missing or out of range; `.violations` lists every one
 |-- NoSuchAdapter      nothing live under `.reference`
+|-- AdapterDeleted     deleted by force while the request ran on it
 |-- NotReady           the base is loading, the server drains, or the engine was lost
 |-- QueueFull          more work than the server takes at once
 |-- SlowReader         the client does not take its messages
@@ -56,6 +57,10 @@ class NoSuchAdapter(FrontError):
     def __init__(self, reference: str, sentence: str) -> None:
         super().__init__(sentence)
         self.reference = reference
+
+
+class AdapterDeleted(FrontError):
+    """The version was deleted by force while the request ran on it."""
 
 
 class NotReady(FrontError):

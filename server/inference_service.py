@@ -22,7 +22,7 @@ from server.job import Job
 from server.link import EngineLink, require_ready
 from server.metrics import Metrics
 from server.prompt import encode, encode_chat, tokenize
-from server.requests import Limits, check, check_chat, check_text
+from server.requests import GenerateParams, Limits, check, check_chat, check_text
 from server.text import Text
 from server.wire import params_of, turns_of
 from server.writer import Writer
@@ -62,7 +62,7 @@ class InferenceService(InferenceServicer):
         params = params_of(request)
         check(params, limits)
         with self._admission.admit(params.n):
-            async with self._adapter(params.adapter_id) as adapter:
+            async with self._adapter(params) as adapter:
                 prompt = await tokenize(self._text, params, limits)
                 self._metrics.prompt_tokens.inc(len(prompt))
                 job = Job(
@@ -115,12 +115,13 @@ class InferenceService(InferenceServicer):
         return Limits(vocab_size=ready.vocab_size, max_tokens=max_tokens)
 
     @asynccontextmanager
-    async def _adapter(self, adapter_id: str) -> AsyncIterator[AdapterVersion | None]:
+    async def _adapter(self, params: GenerateParams) -> AsyncIterator[AdapterVersion | None]:
         """The version that answers, held until the block ends; None for the base."""
-        if not adapter_id:
+        if not params.adapter_id:
             yield None
             return
-        async with self._directory.hold(current_caller().tenant, adapter_id) as version:
+        tenant = current_caller().tenant
+        async with self._directory.hold(tenant, params.adapter_id, params.session_id) as version:
             yield version
 
     async def _answer(self, job: Job, writer: Writer) -> None:

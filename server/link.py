@@ -5,6 +5,7 @@ from typing import Protocol
 
 from server.engine.messages import Failure, Ready, Stats, Submit, Token
 from server.errors import NotReady
+from server.news import News
 
 
 class EngineLost(Exception):
@@ -21,6 +22,19 @@ class EngineLink(Protocol):
     @property
     def stats(self) -> Stats | None:
         """The newest gauges."""
+
+    @property
+    def news(self) -> News:
+        """Told whenever `ready` or `stats` changed."""
+
+    def warm(self, digest: str, tier: str) -> None:
+        """Have an adapter brought to "host" or "device"; `stats` tells when it is there."""
+
+    def pin(self, digest: str, tier: str) -> None:
+        """Have an adapter brought to a tier and kept there. A new engine is to be told anew."""
+
+    def unpin(self, digest: str) -> None:
+        """Let an adapter be put out again."""
 
     def submit(self, request: Submit) -> AsyncIterator[list[Token] | Failure]:
         """Start a sequence. The first and the last token come at once, those between them in groups.

@@ -25,6 +25,7 @@ class GenerateParams:
     """A request for text, free of any protocol. Exactly one of prompt, chat and token_ids is set."""
 
     adapter_id: str = ""
+    session_id: str = ""
     prompt: str | None = None
     chat: Sequence[Turn] | None = None
     token_ids: Sequence[int] | None = None
@@ -61,6 +62,7 @@ class Limits:
     max_stop_bytes: int = 256
     max_stop_tokens: int = 16
     max_logprobs: int = 20
+    max_session_bytes: int = 256
 
     @property
     def max_prompt_bytes(self) -> int:
@@ -71,6 +73,7 @@ def check(params: GenerateParams, limits: Limits) -> None:
     """Raises InvalidRequest with every violation; what passes needs only `check_length` once tokenized."""
     violations = [
         *_check_adapter_id(params.adapter_id),
+        *_check_session_id(params.session_id, limits),
         *_check_input(params, limits),
         *_check_numbers(params, limits),
         *_check_lengths(params),
@@ -115,6 +118,11 @@ def _check_adapter_id(adapter_id: str) -> Iterator[Violation]:
         parse_reference(adapter_id)
     except InvalidName as error:
         yield Violation("adapter_id", str(error))
+
+
+def _check_session_id(session_id: str, limits: Limits) -> Iterator[Violation]:
+    if len(session_id.encode()) > limits.max_session_bytes:
+        yield Violation("session_id", f"is longer than {limits.max_session_bytes} bytes.")
 
 
 def _check_input(params: GenerateParams, limits: Limits) -> Iterator[Violation]:

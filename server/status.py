@@ -12,14 +12,22 @@ from google.rpc import error_details_pb2 as details_pb  # type: ignore[import-un
 from google.rpc import status_pb2
 
 from adapters.errors import (
+    AdapterNotFound,
+    AliasChanged,
     ChecksumMismatch,
     InvalidAdapter,
     InvalidName,
+    NothingToRestore,
+    QuotaExceeded,
     StoreUnavailable,
+    UploadNotFound,
     UploadRejected,
+    UploadTaken,
     UploadTooLarge,
+    VersionInUse,
 )
 from server.errors import (
+    AdapterDeleted,
     AdapterUnusable,
     DeadlinePassed,
     GenerationFailed,
@@ -104,6 +112,13 @@ def _quota(error: UploadTooLarge) -> list[Message]:
     return [details_pb.QuotaFailure(violations=[violation])]
 
 
+def _share(error: QuotaExceeded) -> list[Message]:
+    violation = details_pb.QuotaFailure.Violation(
+        subject=error.subject, description=_shorten(str(error), 300)
+    )
+    return [details_pb.QuotaFailure(violations=[violation])]
+
+
 def _resource(error: NoSuchAdapter) -> list[Message]:
     return [details_pb.ResourceInfo(resource_type="adapter", resource_name=error.reference)]
 
@@ -125,6 +140,14 @@ TABLE: dict[type[BaseException], Row] = {
     ),
     ChecksumMismatch: Row(Code.DATA_LOSS, "CHECKSUM_MISMATCH"),
     UploadTooLarge: Row(Code.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LARGE", _quota),
+    QuotaExceeded: Row(Code.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", _share),
+    UploadNotFound: Row(Code.NOT_FOUND, "UPLOAD_NOT_FOUND"),
+    UploadTaken: Row(Code.ABORTED, "UPLOAD_TAKEN"),
+    AdapterNotFound: Row(Code.NOT_FOUND, "ADAPTER_NOT_FOUND"),
+    AliasChanged: Row(Code.ABORTED, "ALIAS_CHANGED"),
+    VersionInUse: Row(Code.FAILED_PRECONDITION, "VERSION_IN_USE"),
+    NothingToRestore: Row(Code.FAILED_PRECONDITION, "NOTHING_TO_RESTORE"),
+    AdapterDeleted: Row(Code.ABORTED, "ADAPTER_DELETED"),
     StoreUnavailable: Row(Code.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),
     NoSuchAdapter: Row(Code.NOT_FOUND, "ADAPTER_NOT_FOUND", _resource),
     AdapterUnusable: Row(Code.FAILED_PRECONDITION, "ADAPTER_UNUSABLE"),

@@ -37,6 +37,7 @@ def params_of(request: pb.GenerateRequest) -> GenerateParams:
             fields["token_ids"] = list(request.token_ids.ids)
     return GenerateParams(
         adapter_id=request.adapter_id,
+        session_id=request.session_id,
         stop=tuple(sampling.stop),
         stop_token_ids=tuple(sampling.stop_token_ids),
         **fields,

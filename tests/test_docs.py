@@ -76,6 +76,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     (folder / "server.toml").write_text(
         next(b.text for b in blocks("docs/operators.md") if b.language == "toml")
     )
+    # Where the pages have it.
+    (folder / ".lorikeet/store").symlink_to(folder / "store")
     with serving(demo.base, folder, ("--threads", "1")) as server:
         with Client(server.target) as client:
             server.wait_ready(client)

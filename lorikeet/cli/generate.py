@@ -22,7 +22,10 @@ SUMMARY = "generate from a prompt, with the base or an adapter"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The prompt, how to send it, and one flag for each sampling option."""
     parser.add_argument("prompt", metavar="PROMPT", help="text, or - to read it from standard input")
-    parser.add_argument("--adapter", default="", metavar="ID", help="`name` or `name@3` (default: the base)")
+    parser.add_argument("--adapter", default="", metavar="ID", help="`name`, `name@3` or `name@alias`")
+    parser.add_argument(
+        "--session", default="", metavar="ID", help="requests of one session get the same version of an alias"
+    )
     add_target(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--chat", action="store_true", help="send as a user's message")
@@ -37,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     text = _read_prompt(args.prompt)
     with connect(args) as client:
         prompt = _shape(client, text, args)
-        with client.generate(prompt, adapter=args.adapter, **_sampling(args)) as generation:
+        with client.generate(
+            prompt, adapter=args.adapter, session=args.session, **_sampling(args)
+        ) as generation:
             _print(generation, args)
             if args.verbose:
                 _print_usage(generation.result())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lorikeet.lifecycle import AdapterCard, AdapterStatus
     from lorikeet.types import AdapterVersion
 
 # A file or a pipe has no width to fit into.
@@ -25,8 +26,11 @@ def output() -> "Console":
 
 
 def print_json(value: Any) -> None:
-    """A record of the client, or a list of them."""
-    records = [_record(item) for item in value] if isinstance(value, list) else _record(value)
+    """A record of the client, a list of them, or a dictionary."""
+    if isinstance(value, dict):
+        records: Any = value
+    else:
+        records = [_record(item) for item in value] if isinstance(value, list) else _record(value)
     print(json.dumps(records, ensure_ascii=False, indent=2, default=datetime.isoformat))
 
 
@@ -34,7 +38,29 @@ def print_version(version: "AdapterVersion") -> None:
     """One `key  value` line for each fact, the id first."""
     for key, value in _record(version).items():
         shown = ", ".join(value) if isinstance(value, (list, tuple)) else value
-        print(f"{key:<15} {shown}")
+        print(f"{key:<15} {'-' if shown == '' else shown}")
+
+
+def print_card(card: "AdapterCard") -> None:
+    """The version's facts, the trainer's facts, a table of its metrics, and the model card."""
+    print_version(card.version)
+    metrics = card.training.get("metrics", {})
+    for key, value in card.training.items():
+        if key != "metrics":
+            print(f"{key:<15} {value if isinstance(value, str) else json.dumps(value)}")
+    if isinstance(metrics, dict) and metrics:
+        print_table(("metric", "value"), [(name, _metric(value)) for name, value in metrics.items()])
+    if card.readme:
+        _print_markdown(card.readme)
+
+
+def print_status(status: "AdapterStatus") -> None:
+    """One line."""
+    what = status.version.id if status.version else f"{status.received} of {status.total} bytes"
+    running = f", {status.running} running" if status.running else ""
+    print(f"{status.state:<10} {what}{running}")
+    for reason in status.reasons:
+        print(f"  {reason}")
 
 
 def print_versions(versions: Sequence["AdapterVersion"]) -> None:
@@ -70,8 +96,27 @@ def byte_progress(text: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _record(version: "AdapterVersion") -> dict[str, Any]:
-    return {"id": version.id, **dataclasses.asdict(version)}
+def _print_markdown(text: str) -> None:
+    from rich.markdown import Markdown
+
+    # The block of fields between dashes at the top of a model card is no Markdown.
+    if text.startswith("---\n"):
+        text = text.partition("\n---\n")[2]
+    output().print(Markdown(text, hyperlinks=False))
+
+
+def _metric(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _record(item: Any) -> dict[str, Any]:
+    fields = dataclasses.asdict(item)
+    return {"id": item.id, **fields} if hasattr(item, "id") else fields
+
+
+def card_record(card: "AdapterCard") -> dict[str, Any]:
+    """The version's facts with what the trainer said beside them."""
+    return {**_record(card.version), "readme": card.readme, "training": card.training}
 
 
 def _row(version: "AdapterVersion") -> tuple[str, ...]:

@@ -22,36 +22,79 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alorikeet/v1/adapters.proto\x12\x0blorikeet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\rUploadRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.lorikeet.v1.UploadHeaderH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.lorikeet.v1.UploadChunkH\x00\x42\x06\n\x04part\"D\n\x0cUploadHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x17.lorikeet.v1.UploadFile\"8\n\nUploadFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"9\n\x0bUploadChunk\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xdb\x01\n\x0e\x41\x64\x61pterVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x0c\n\x04rank\x18\x06 \x01(\r\x12\x16\n\x0enum_parameters\x18\x07 \x01(\x04\x12\x12\n\nbase_model\x18\x08 \x01(\t\x12\x0f\n\x07targets\x18\t \x03(\t\x12\x10\n\x08resident\x18\n \x01(\x08\"\'\n\x11GetAdapterRequest\x12\x12\n\nadapter_id\x18\x01 \x01(\t\"<\n\x13ListAdaptersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x14ListAdaptersResponse\x12-\n\x08versions\x18\x01 \x03(\x0b\x32\x1b.lorikeet.v1.AdapterVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14\x44\x65leteAdapterRequest\x12\x12\n\nadapter_id\x18\x01 \x01(\t\"F\n\x15\x44\x65leteAdapterResponse\x12-\n\x08versions\x18\x01 \x03(\x0b\x32\x1b.lorikeet.v1.AdapterVersion2\xb1\x02\n\x08\x41\x64\x61pters\x12\x43\n\x06Upload\x12\x1a.lorikeet.v1.UploadRequest\x1a\x1b.lorikeet.v1.AdapterVersion(\x01\x12\x42\n\x03Get\x12\x1e.lorikeet.v1.GetAdapterRequest\x1a\x1b.lorikeet.v1.AdapterVersion\x12K\n\x04List\x12 .lorikeet.v1.ListAdaptersRequest\x1a!.lorikeet.v1.ListAdaptersResponse\x12O\n\x06\x44\x65lete\x12!.lorikeet.v1.DeleteAdapterRequest\x1a\".lorikeet.v1.DeleteAdapterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alorikeet/v1/adapters.proto\x12\x0blorikeet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\rUploadRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.lorikeet.v1.UploadHeaderH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.lorikeet.v1.UploadChunkH\x00\x42\x06\n\x04part\"W\n\x0cUploadHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x17.lorikeet.v1.UploadFile\x12\x11\n\tupload_id\x18\x03 \x01(\t\"8\n\nUploadFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"9\n\x0bUploadChunk\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\'\n\x12QueryUploadRequest\x12\x11\n\tupload_id\x18\x01 \x01(\t\"\x8c\x01\n\x0cUploadStatus\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x1b.lorikeet.v1.UploadProgress\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x0eUploadProgress\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x11\n\tcommitted\x18\x03 \x01(\x04\"\x8a\x02\n\x0e\x41\x64\x61pterVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x0c\n\x04rank\x18\x06 \x01(\r\x12\x16\n\x0enum_parameters\x18\x07 \x01(\x04\x12\x12\n\nbase_model\x18\x08 \x01(\t\x12\x0f\n\x07targets\x18\t \x03(\t\x12\x10\n\x08resident\x18\n \x01(\x08\x12\x0c\n\x04kind\x18\x0b \x01(\t\x12\x0e\n\x06pinned\x18\x0c \x01(\t\x12\x0f\n\x07\x61liases\x18\r \x03(\t\"b\n\x0b\x41\x64\x61pterCard\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.lorikeet.v1.AdapterVersion\x12\x0e\n\x06readme\x18\x02 \x01(\t\x12\x15\n\rtraining_json\x18\x03 \x01(\t\"\'\n\x11GetAdapterRequest\x12\x12\n\nadapter_id\x18\x01 \x01(\t\"<\n\x13ListAdaptersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x14ListAdaptersResponse\x12-\n\x08versions\x18\x01 \x03(\x0b\x32\x1b.lorikeet.v1.AdapterVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x13WatchAdapterRequest\x12\x14\n\nadapter_id\x18\x01 \x01(\tH\x00\x12\x13\n\tupload_id\x18\x02 \x01(\tH\x00\x42\x08\n\x06target\"\xb4\x01\n\rAdapterStatus\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.lorikeet.v1.AdapterState\x12\x0f\n\x07reasons\x18\x02 \x03(\t\x12)\n\x06upload\x18\x03 \x01(\x0b\x32\x19.lorikeet.v1.UploadStatus\x12,\n\x07version\x18\x04 \x01(\x0b\x32\x1b.lorikeet.v1.AdapterVersion\x12\x0f\n\x07running\x18\x05 \x01(\r\"b\n\x14\x44\x65leteAdapterRequest\x12\x12\n\nadapter_id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"W\n\x15\x44\x65leteAdapterResponse\x12-\n\x08versions\x18\x01 \x03(\x0b\x32\x1b.lorikeet.v1.AdapterVersion\x12\x0f\n\x07running\x18\x02 \x01(\r\"I\n\x12WarmAdapterRequest\x12\x12\n\nadapter_id\x18\x01 \x01(\t\x12\x1f\n\x04tier\x18\x02 \x01(\x0e\x32\x11.lorikeet.v1.Tier\"H\n\x11PinAdapterRequest\x12\x12\n\nadapter_id\x18\x01 \x01(\t\x12\x1f\n\x04tier\x18\x02 \x01(\x0e\x32\x11.lorikeet.v1.Tier\")\n\x13UnpinAdapterRequest\x12\x12\n\nadapter_id\x18\x01 \x01(\t\"-\n\nAliasShare\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06weight\x18\x02 \x01(\r\"x\n\nAliasState\x12\'\n\x06shares\x18\x01 \x03(\x0b\x32\x17.lorikeet.v1.AliasShare\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\x85\x01\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\'\n\x06shares\x18\x03 \x03(\x0b\x32\x17.lorikeet.v1.AliasShare\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12(\n\x07history\x18\x05 \x03(\x0b\x32\x17.lorikeet.v1.AliasState\"s\n\x0fSetAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\'\n\x06shares\x18\x03 \x03(\x0b\x32\x17.lorikeet.v1.AliasShare\x12\x11\n\x04\x65tag\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_etag\".\n\x0fGetAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"\"\n\x12ListAliasesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x13ListAliasesResponse\x12#\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x12.lorikeet.v1.Alias\"M\n\x12\x44\x65leteAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x11\n\x04\x65tag\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_etag\"\x15\n\x13\x44\x65leteAliasResponse\"O\n\x14RollbackAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x11\n\x04\x65tag\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_etag*\x8b\x02\n\x0c\x41\x64\x61pterState\x12\x1d\n\x19\x41\x44\x41PTER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41\x44\x41PTER_STATE_UPLOADING\x10\x01\x12\x1a\n\x16\x41\x44\x41PTER_STATE_CHECKING\x10\x02\x12\x1a\n\x16\x41\x44\x41PTER_STATE_REJECTED\x10\x03\x12\x18\n\x14\x41\x44\x41PTER_STATE_STORED\x10\x04\x12\x19\n\x15\x41\x44\x41PTER_STATE_ON_HOST\x10\x05\x12\x1b\n\x17\x41\x44\x41PTER_STATE_ON_DEVICE\x10\x06\x12\x1a\n\x16\x41\x44\x41PTER_STATE_DRAINING\x10\x07\x12\x19\n\x15\x41\x44\x41PTER_STATE_DELETED\x10\x08*<\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_HOST\x10\x01\x12\x0f\n\x0bTIER_DEVICE\x10\x02\x32\xc4\x08\n\x08\x41\x64\x61pters\x12\x43\n\x06Upload\x12\x1a.lorikeet.v1.UploadRequest\x1a\x1b.lorikeet.v1.AdapterVersion(\x01\x12I\n\x0bQueryUpload\x12\x1f.lorikeet.v1.QueryUploadRequest\x1a\x19.lorikeet.v1.UploadStatus\x12\x42\n\x03Get\x12\x1e.lorikeet.v1.GetAdapterRequest\x1a\x1b.lorikeet.v1.AdapterVersion\x12\x43\n\x07GetCard\x12\x1e.lorikeet.v1.GetAdapterRequest\x1a\x18.lorikeet.v1.AdapterCard\x12K\n\x04List\x12 .lorikeet.v1.ListAdaptersRequest\x1a!.lorikeet.v1.ListAdaptersResponse\x12G\n\x05Watch\x12 .lorikeet.v1.WatchAdapterRequest\x1a\x1a.lorikeet.v1.AdapterStatus0\x01\x12O\n\x06\x44\x65lete\x12!.lorikeet.v1.DeleteAdapterRequest\x1a\".lorikeet.v1.DeleteAdapterResponse\x12\x44\n\x04Warm\x12\x1f.lorikeet.v1.WarmAdapterRequest\x1a\x1b.lorikeet.v1.AdapterVersion\x12\x42\n\x03Pin\x12\x1e.lorikeet.v1.PinAdapterRequest\x1a\x1b.lorikeet.v1.AdapterVersion\x12\x46\n\x05Unpin\x12 .lorikeet.v1.UnpinAdapterRequest\x1a\x1b.lorikeet.v1.AdapterVersion\x12<\n\x08SetAlias\x12\x1c.lorikeet.v1.SetAliasRequest\x1a\x12.lorikeet.v1.Alias\x12<\n\x08GetAlias\x12\x1c.lorikeet.v1.GetAliasRequest\x1a\x12.lorikeet.v1.Alias\x12P\n\x0bListAliases\x12\x1f.lorikeet.v1.ListAliasesRequest\x1a .lorikeet.v1.ListAliasesResponse\x12P\n\x0b\x44\x65leteAlias\x12\x1f.lorikeet.v1.DeleteAliasRequest\x1a .lorikeet.v1.DeleteAliasResponse\x12\x46\n\rRollbackAlias\x12!.lorikeet.v1.RollbackAliasRequest\x1a\x12.lorikeet.v1.Aliasb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorikeet.v1.adapters_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UPLOADREQUEST']._serialized_start=76
-  _globals['_UPLOADREQUEST']._serialized_end=187
-  _globals['_UPLOADHEADER']._serialized_start=189
-  _globals['_UPLOADHEADER']._serialized_end=257
-  _globals['_UPLOADFILE']._serialized_start=259
-  _globals['_UPLOADFILE']._serialized_end=315
-  _globals['_UPLOADCHUNK']._serialized_start=317
-  _globals['_UPLOADCHUNK']._serialized_end=374
-  _globals['_ADAPTERVERSION']._serialized_start=377
-  _globals['_ADAPTERVERSION']._serialized_end=596
-  _globals['_GETADAPTERREQUEST']._serialized_start=598
-  _globals['_GETADAPTERREQUEST']._serialized_end=637
-  _globals['_LISTADAPTERSREQUEST']._serialized_start=639
-  _globals['_LISTADAPTERSREQUEST']._serialized_end=699
-  _globals['_LISTADAPTERSRESPONSE']._serialized_start=701
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=795
-  _globals['_DELETEADAPTERREQUEST']._serialized_start=797
-  _globals['_DELETEADAPTERREQUEST']._serialized_end=839
-  _globals['_DELETEADAPTERRESPONSE']._serialized_start=841
-  _globals['_DELETEADAPTERRESPONSE']._serialized_end=911
-  _globals['_ADAPTERS']._serialized_start=914
-  _globals['_ADAPTERS']._serialized_end=1219
+  _globals['_ADAPTERSTATE']._serialized_start=2634
+  _globals['_ADAPTERSTATE']._serialized_end=2901
+  _globals['_TIER']._serialized_start=2903
+  _globals['_TIER']._serialized_end=2963
+  _globals['_UPLOADREQUEST']._serialized_start=108
+  _globals['_UPLOADREQUEST']._serialized_end=219
+  _globals['_UPLOADHEADER']._serialized_start=221
+  _globals['_UPLOADHEADER']._serialized_end=308
+  _globals['_UPLOADFILE']._serialized_start=310
+  _globals['_UPLOADFILE']._serialized_end=366
+  _globals['_UPLOADCHUNK']._serialized_start=368
+  _globals['_UPLOADCHUNK']._serialized_end=425
+  _globals['_QUERYUPLOADREQUEST']._serialized_start=427
+  _globals['_QUERYUPLOADREQUEST']._serialized_end=466
+  _globals['_UPLOADSTATUS']._serialized_start=469
+  _globals['_UPLOADSTATUS']._serialized_end=609
+  _globals['_UPLOADPROGRESS']._serialized_start=611
+  _globals['_UPLOADPROGRESS']._serialized_end=674
+  _globals['_ADAPTERVERSION']._serialized_start=677
+  _globals['_ADAPTERVERSION']._serialized_end=943
+  _globals['_ADAPTERCARD']._serialized_start=945
+  _globals['_ADAPTERCARD']._serialized_end=1043
+  _globals['_GETADAPTERREQUEST']._serialized_start=1045
+  _globals['_GETADAPTERREQUEST']._serialized_end=1084
+  _globals['_LISTADAPTERSREQUEST']._serialized_start=1086
+  _globals['_LISTADAPTERSREQUEST']._serialized_end=1146
+  _globals['_LISTADAPTERSRESPONSE']._serialized_start=1148
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=1242
+  _globals['_WATCHADAPTERREQUEST']._serialized_start=1244
+  _globals['_WATCHADAPTERREQUEST']._serialized_end=1318
+  _globals['_ADAPTERSTATUS']._serialized_start=1321
+  _globals['_ADAPTERSTATUS']._serialized_end=1501
+  _globals['_DELETEADAPTERREQUEST']._serialized_start=1503
+  _globals['_DELETEADAPTERREQUEST']._serialized_end=1601
+  _globals['_DELETEADAPTERRESPONSE']._serialized_start=1603
+  _globals['_DELETEADAPTERRESPONSE']._serialized_end=1690
+  _globals['_WARMADAPTERREQUEST']._serialized_start=1692
+  _globals['_WARMADAPTERREQUEST']._serialized_end=1765
+  _globals['_PINADAPTERREQUEST']._serialized_start=1767
+  _globals['_PINADAPTERREQUEST']._serialized_end=1839
+  _globals['_UNPINADAPTERREQUEST']._serialized_start=1841
+  _globals['_UNPINADAPTERREQUEST']._serialized_end=1882
+  _globals['_ALIASSHARE']._serialized_start=1884
+  _globals['_ALIASSHARE']._serialized_end=1929
+  _globals['_ALIASSTATE']._serialized_start=1931
+  _globals['_ALIASSTATE']._serialized_end=2051
+  _globals['_ALIAS']._serialized_start=2054
+  _globals['_ALIAS']._serialized_end=2187
+  _globals['_SETALIASREQUEST']._serialized_start=2189
+  _globals['_SETALIASREQUEST']._serialized_end=2304
+  _globals['_GETALIASREQUEST']._serialized_start=2306
+  _globals['_GETALIASREQUEST']._serialized_end=2352
+  _globals['_LISTALIASESREQUEST']._serialized_start=2354
+  _globals['_LISTALIASESREQUEST']._serialized_end=2388
+  _globals['_LISTALIASESRESPONSE']._serialized_start=2390
+  _globals['_LISTALIASESRESPONSE']._serialized_end=2448
+  _globals['_DELETEALIASREQUEST']._serialized_start=2450
+  _globals['_DELETEALIASREQUEST']._serialized_end=2527
+  _globals['_DELETEALIASRESPONSE']._serialized_start=2529
+  _globals['_DELETEALIASRESPONSE']._serialized_end=2550
+  _globals['_ROLLBACKALIASREQUEST']._serialized_start=2552
+  _globals['_ROLLBACKALIASREQUEST']._serialized_end=2631
+  _globals['_ADAPTERS']._serialized_start=2966
+  _globals['_ADAPTERS']._serialized_end=4058
 # @@protoc_insertion_point(module_scope)

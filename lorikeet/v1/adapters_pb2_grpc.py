@@ -26,7 +26,10 @@ if _version_not_supported:
 
 
 class AdaptersStub(object):
-    """The adapters a server holds: immutable versions under names.
+    """The adapters a server holds: immutable versions under names, and aliases that point at versions.
+
+    Ids are `name` (its newest version), `name@3` or `name@alias`. Every method may return INVALID_ARGUMENT for
+    a malformed id, and UNAVAILABLE (details: RetryInfo) when the store fails.
     """
 
     def __init__(self, channel):
@@ -40,43 +43,115 @@ class AdaptersStub(object):
                 request_serializer=lorikeet_dot_v1_dot_adapters__pb2.UploadRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.FromString,
                 _registered_method=True)
+        self.QueryUpload = channel.unary_unary(
+                '/lorikeet.v1.Adapters/QueryUpload',
+                request_serializer=lorikeet_dot_v1_dot_adapters__pb2.QueryUploadRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.UploadStatus.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/lorikeet.v1.Adapters/Get',
                 request_serializer=lorikeet_dot_v1_dot_adapters__pb2.GetAdapterRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.FromString,
+                _registered_method=True)
+        self.GetCard = channel.unary_unary(
+                '/lorikeet.v1.Adapters/GetCard',
+                request_serializer=lorikeet_dot_v1_dot_adapters__pb2.GetAdapterRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterCard.FromString,
                 _registered_method=True)
         self.List = channel.unary_unary(
                 '/lorikeet.v1.Adapters/List',
                 request_serializer=lorikeet_dot_v1_dot_adapters__pb2.ListAdaptersRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.ListAdaptersResponse.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/lorikeet.v1.Adapters/Watch',
+                request_serializer=lorikeet_dot_v1_dot_adapters__pb2.WatchAdapterRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterStatus.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/lorikeet.v1.Adapters/Delete',
                 request_serializer=lorikeet_dot_v1_dot_adapters__pb2.DeleteAdapterRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.DeleteAdapterResponse.FromString,
                 _registered_method=True)
+        self.Warm = channel.unary_unary(
+                '/lorikeet.v1.Adapters/Warm',
+                request_serializer=lorikeet_dot_v1_dot_adapters__pb2.WarmAdapterRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.FromString,
+                _registered_method=True)
+        self.Pin = channel.unary_unary(
+                '/lorikeet.v1.Adapters/Pin',
+                request_serializer=lorikeet_dot_v1_dot_adapters__pb2.PinAdapterRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.FromString,
+                _registered_method=True)
+        self.Unpin = channel.unary_unary(
+                '/lorikeet.v1.Adapters/Unpin',
+                request_serializer=lorikeet_dot_v1_dot_adapters__pb2.UnpinAdapterRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.FromString,
+                _registered_method=True)
+        self.SetAlias = channel.unary_unary(
+                '/lorikeet.v1.Adapters/SetAlias',
+                request_serializer=lorikeet_dot_v1_dot_adapters__pb2.SetAliasRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.Alias.FromString,
+                _registered_method=True)
+        self.GetAlias = channel.unary_unary(
+                '/lorikeet.v1.Adapters/GetAlias',
+                request_serializer=lorikeet_dot_v1_dot_adapters__pb2.GetAliasRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.Alias.FromString,
+                _registered_method=True)
+        self.ListAliases = channel.unary_unary(
+                '/lorikeet.v1.Adapters/ListAliases',
+                request_serializer=lorikeet_dot_v1_dot_adapters__pb2.ListAliasesRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.ListAliasesResponse.FromString,
+                _registered_method=True)
+        self.DeleteAlias = channel.unary_unary(
+                '/lorikeet.v1.Adapters/DeleteAlias',
+                request_serializer=lorikeet_dot_v1_dot_adapters__pb2.DeleteAliasRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.DeleteAliasResponse.FromString,
+                _registered_method=True)
+        self.RollbackAlias = channel.unary_unary(
+                '/lorikeet.v1.Adapters/RollbackAlias',
+                request_serializer=lorikeet_dot_v1_dot_adapters__pb2.RollbackAliasRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_v1_dot_adapters__pb2.Alias.FromString,
+                _registered_method=True)
 
 
 class AdaptersServicer(object):
-    """The adapters a server holds: immutable versions under names.
+    """The adapters a server holds: immutable versions under names, and aliases that point at versions.
+
+    Ids are `name` (its newest version), `name@3` or `name@alias`. Every method may return INVALID_ARGUMENT for
+    a malformed id, and UNAVAILABLE (details: RetryInfo) when the store fails.
     """
 
     def Upload(self, request_iterator, context):
         """Stores a new version of an adapter from a PEFT folder.
 
-        The first message is the header, all others are chunks. Files come one after another in the
-        header's order. The version is visible only after every byte arrived, every size and sha256
-        matched, and the format check passed. Uploading the newest version's bytes again returns it.
+        The first message is the header, all others are chunks. The version is visible only after every byte
+        arrived, every size and sha256 matched, and the format check passed. Uploading the newest version's bytes
+        again returns it.
+
+        An upload that breaks off can be gone on with: by its upload id, from the offsets that QueryUpload tells.
+        The id is the header's; without one the server draws one. Either way the initial metadata
+        `x-lorikeet-upload-id`, sent as soon as the header was taken, tells it. A second stream for an id takes
+        the upload over. Uploads nobody goes on with are removed after `--upload-hours`, or sooner to make room.
 
         Statuses:
         INVALID_ARGUMENT     bad name, undeclared file, wrong offset, more or fewer bytes than declared,
         or an adapter the base cannot serve (details: BadRequest, every problem)
-        DATA_LOSS            a file's sha256 differs from the declared one
-        RESOURCE_EXHAUSTED   larger than the server takes (details: QuotaFailure), or too many uploads at once
-        (details: RetryInfo)
+        DATA_LOSS            a file's sha256 differs from the declared one; the upload begins anew
+        RESOURCE_EXHAUSTED   larger than the server takes or more than the tenant may keep (details:
+        QuotaFailure), or too many uploads at once (details: RetryInfo)
+        ABORTED              another stream goes on with this upload
         DEADLINE_EXCEEDED    the next message of the upload did not come within a minute
-        UNAVAILABLE          the model is loading, the store cannot write, or the server is draining
-        (details: RetryInfo)
+        UNAVAILABLE          the model is loading, or the server is draining (details: RetryInfo)
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryUpload(self, request, context):
+        """How far an unfinished upload has come.
+
+        Statuses: NOT_FOUND once it is finished, was refused, or is too old.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,7 +160,16 @@ class AdaptersServicer(object):
     def Get(self, request, context):
         """Shows one version.
 
-        Statuses: INVALID_ARGUMENT for a malformed id; NOT_FOUND.
+        Statuses: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCard(self, request, context):
+        """What the trainer said of a version: its model card and its manifest.
+
+        Statuses: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,13 +184,93 @@ class AdaptersServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Tells the state of a version, or of an upload that becomes one, now and whenever it changes. The stream
+        ends with REJECTED or DELETED.
+
+        Statuses: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Delete(self, request, context):
         """Deletes one version (`name@3`) or every version of a name (`name`).
 
-        Requests that run go on with the version they hold; new ones get NOT_FOUND. Version numbers are
-        never used again.
+        New requests get NOT_FOUND at once; those that run go on with the version they hold, unless the deletion
+        is forced. Version numbers are never used again.
 
-        Statuses: INVALID_ARGUMENT for a malformed id; NOT_FOUND; UNAVAILABLE if the store cannot write.
+        Statuses: NOT_FOUND; FAILED_PRECONDITION if an alias points at a version, unless forced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Warm(self, request, context):
+        """Brings a version to host memory or to the device and returns once it is there.
+
+        Statuses: NOT_FOUND; FAILED_PRECONDITION if it does not get there within a minute; UNAVAILABLE while the
+        model loads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pin(self, request, context):
+        """Keeps a version in host memory or on the device until it is unpinned or deleted, over restarts too.
+
+        Statuses: NOT_FOUND; RESOURCE_EXHAUSTED if the tenant may pin no more (details: QuotaFailure).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unpin(self, request, context):
+        """Lets a version be put out again. Harmless if it was not pinned.
+
+        Statuses: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAlias(self, request, context):
+        """Points an alias at one or several live versions, by weight.
+
+        Statuses: NOT_FOUND for a version that is not there; ABORTED if the alias is not what the etag names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAlias(self, request, context):
+        """Statuses: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliases(self, request, context):
+        """Every alias of a name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAlias(self, request, context):
+        """Takes an alias away; its history stays.
+
+        Statuses: NOT_FOUND; ABORTED if the alias is not what the etag names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackAlias(self, request, context):
+        """Brings the alias's previous state back; once more goes one state further back.
+
+        Statuses: NOT_FOUND; ABORTED if the alias is not what the etag names; FAILED_PRECONDITION if there is no
+        earlier state, or one of its versions is deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,20 +284,75 @@ def add_AdaptersServicer_to_server(servicer, server):
                     request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.UploadRequest.FromString,
                     response_serializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.SerializeToString,
             ),
+            'QueryUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryUpload,
+                    request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.QueryUploadRequest.FromString,
+                    response_serializer=lorikeet_dot_v1_dot_adapters__pb2.UploadStatus.SerializeToString,
+            ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
                     request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.GetAdapterRequest.FromString,
                     response_serializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.SerializeToString,
+            ),
+            'GetCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCard,
+                    request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.GetAdapterRequest.FromString,
+                    response_serializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterCard.SerializeToString,
             ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
                     request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.ListAdaptersRequest.FromString,
                     response_serializer=lorikeet_dot_v1_dot_adapters__pb2.ListAdaptersResponse.SerializeToString,
             ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.WatchAdapterRequest.FromString,
+                    response_serializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterStatus.SerializeToString,
+            ),
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
                     request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.DeleteAdapterRequest.FromString,
                     response_serializer=lorikeet_dot_v1_dot_adapters__pb2.DeleteAdapterResponse.SerializeToString,
+            ),
+            'Warm': grpc.unary_unary_rpc_method_handler(
+                    servicer.Warm,
+                    request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.WarmAdapterRequest.FromString,
+                    response_serializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.SerializeToString,
+            ),
+            'Pin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pin,
+                    request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.PinAdapterRequest.FromString,
+                    response_serializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.SerializeToString,
+            ),
+            'Unpin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpin,
+                    request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.UnpinAdapterRequest.FromString,
+                    response_serializer=lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.SerializeToString,
+            ),
+            'SetAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAlias,
+                    request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.SetAliasRequest.FromString,
+                    response_serializer=lorikeet_dot_v1_dot_adapters__pb2.Alias.SerializeToString,
+            ),
+            'GetAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAlias,
+                    request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.GetAliasRequest.FromString,
+                    response_serializer=lorikeet_dot_v1_dot_adapters__pb2.Alias.SerializeToString,
+            ),
+            'ListAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliases,
+                    request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.ListAliasesRequest.FromString,
+                    response_serializer=lorikeet_dot_v1_dot_adapters__pb2.ListAliasesResponse.SerializeToString,
+            ),
+            'DeleteAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAlias,
+                    request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.DeleteAliasRequest.FromString,
+                    response_serializer=lorikeet_dot_v1_dot_adapters__pb2.DeleteAliasResponse.SerializeToString,
+            ),
+            'RollbackAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackAlias,
+                    request_deserializer=lorikeet_dot_v1_dot_adapters__pb2.RollbackAliasRequest.FromString,
+                    response_serializer=lorikeet_dot_v1_dot_adapters__pb2.Alias.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -144,7 +363,10 @@ def add_AdaptersServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Adapters(object):
-    """The adapters a server holds: immutable versions under names.
+    """The adapters a server holds: immutable versions under names, and aliases that point at versions.
+
+    Ids are `name` (its newest version), `name@3` or `name@alias`. Every method may return INVALID_ARGUMENT for
+    a malformed id, and UNAVAILABLE (details: RetryInfo) when the store fails.
     """
 
     @staticmethod
@@ -164,6 +386,33 @@ class Adapters(object):
             '/lorikeet.v1.Adapters/Upload',
             lorikeet_dot_v1_dot_adapters__pb2.UploadRequest.SerializeToString,
             lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.v1.Adapters/QueryUpload',
+            lorikeet_dot_v1_dot_adapters__pb2.QueryUploadRequest.SerializeToString,
+            lorikeet_dot_v1_dot_adapters__pb2.UploadStatus.FromString,
             options,
             channel_credentials,
             insecure,
@@ -202,6 +451,33 @@ class Adapters(object):
             _registered_method=True)
 
     @staticmethod
+    def GetCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.v1.Adapters/GetCard',
+            lorikeet_dot_v1_dot_adapters__pb2.GetAdapterRequest.SerializeToString,
+            lorikeet_dot_v1_dot_adapters__pb2.AdapterCard.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def List(request,
             target,
             options=(),
@@ -229,6 +505,33 @@ class Adapters(object):
             _registered_method=True)
 
     @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lorikeet.v1.Adapters/Watch',
+            lorikeet_dot_v1_dot_adapters__pb2.WatchAdapterRequest.SerializeToString,
+            lorikeet_dot_v1_dot_adapters__pb2.AdapterStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Delete(request,
             target,
             options=(),
@@ -245,6 +548,222 @@ class Adapters(object):
             '/lorikeet.v1.Adapters/Delete',
             lorikeet_dot_v1_dot_adapters__pb2.DeleteAdapterRequest.SerializeToString,
             lorikeet_dot_v1_dot_adapters__pb2.DeleteAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Warm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.v1.Adapters/Warm',
+            lorikeet_dot_v1_dot_adapters__pb2.WarmAdapterRequest.SerializeToString,
+            lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.v1.Adapters/Pin',
+            lorikeet_dot_v1_dot_adapters__pb2.PinAdapterRequest.SerializeToString,
+            lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unpin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.v1.Adapters/Unpin',
+            lorikeet_dot_v1_dot_adapters__pb2.UnpinAdapterRequest.SerializeToString,
+            lorikeet_dot_v1_dot_adapters__pb2.AdapterVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.v1.Adapters/SetAlias',
+            lorikeet_dot_v1_dot_adapters__pb2.SetAliasRequest.SerializeToString,
+            lorikeet_dot_v1_dot_adapters__pb2.Alias.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.v1.Adapters/GetAlias',
+            lorikeet_dot_v1_dot_adapters__pb2.GetAliasRequest.SerializeToString,
+            lorikeet_dot_v1_dot_adapters__pb2.Alias.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.v1.Adapters/ListAliases',
+            lorikeet_dot_v1_dot_adapters__pb2.ListAliasesRequest.SerializeToString,
+            lorikeet_dot_v1_dot_adapters__pb2.ListAliasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.v1.Adapters/DeleteAlias',
+            lorikeet_dot_v1_dot_adapters__pb2.DeleteAliasRequest.SerializeToString,
+            lorikeet_dot_v1_dot_adapters__pb2.DeleteAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.v1.Adapters/RollbackAlias',
+            lorikeet_dot_v1_dot_adapters__pb2.RollbackAliasRequest.SerializeToString,
+            lorikeet_dot_v1_dot_adapters__pb2.Alias.FromString,
             options,
             channel_credentials,
             insecure,

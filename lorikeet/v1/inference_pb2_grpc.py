@@ -66,6 +66,7 @@ class InferenceServicer(object):
         (details: BadRequest, one violation for each field)
         NOT_FOUND            no such adapter or version (details: ResourceInfo)
         FAILED_PRECONDITION  the adapter exists but could not be loaded
+        ABORTED              the adapter was deleted by force while it answered
         RESOURCE_EXHAUSTED   the queue is full (details: RetryInfo), or a reader too slow to keep
         DEADLINE_EXCEEDED    the call's deadline passed
         UNAVAILABLE          the server is loading, draining, or lost its engine (details: RetryInfo)

@@ -20,20 +20,10 @@ from adapters import (
     LocalStore,
     Manifest,
     Staging,
+    Store,
     inspect,
 )
-
-HIDDEN, KV, INNER, RANK = 16, 8, 24, 4
-SHAPES = {
-    "self_attn.q_proj": (HIDDEN, HIDDEN),
-    "self_attn.k_proj": (KV, HIDDEN),
-    "self_attn.v_proj": (KV, HIDDEN),
-    "self_attn.o_proj": (HIDDEN, HIDDEN),
-    "mlp.gate_proj": (INNER, HIDDEN),
-    "mlp.up_proj": (INNER, HIDDEN),
-    "mlp.down_proj": (HIDDEN, INNER),
-}
-BASE = BaseShapes({f"model.layers.{i}.{name}": shape for i in range(2) for name, shape in SHAPES.items()})
+from tests.adapters.base import BASE, HIDDEN, INNER, RANK, load
 
 Tensors = dict[str, Any]
 
@@ -103,7 +93,7 @@ class Builder:
             FileSpec(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()
         ]
 
-    def stage(self, store: LocalStore, folder: Path) -> Staging:
+    def stage(self, store: Store, folder: Path) -> Staging:
         """A sealed staging with the folder's files."""
         staging = store.stage(self.specs(folder), max_bytes=1 << 20)
         for name in FILE_NAMES:
@@ -114,14 +104,9 @@ class Builder:
     def manifest(self, folder: Path) -> Manifest:
         return inspect(folder, BASE, max_rank=64)
 
-    @staticmethod
-    def load(folder: Path, manifest: Manifest, **options: Any) -> Any:
-        """The pairs of a stored adapter, as a server over this base reads them."""
-        from adapters.prepared import load
+    load = staticmethod(load)
 
-        return load(folder, manifest, BASE, max_rank=64, **options).pairs()
-
-    def commit(self, store: LocalStore, tenant: str, name: str, seed: int = 0) -> Any:
+    def commit(self, store: Store, tenant: str, name: str, seed: int = 0) -> Any:
         folder = self.folder(seed=seed)
         return store.commit(self.stage(store, folder), tenant, name, self.manifest(folder))
 
@@ -191,3 +176,36 @@ def tiny_llama() -> Callable[[], Any]:
         vocab_size=32,
     )
     return lambda: LlamaForCausalLM(shape)
+
+
+@pytest.fixture(scope="session")
+def bucket_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a bucket service; skips where its package is not installed."""
+    pytest.importorskip("moto.server")
+    from tests.adapters import buckets
+
+    with pytest.MonkeyPatch.context() as patch, buckets.serving(tmp_path_factory.mktemp("s3") / "log") as url:
+        for key, value in buckets.KEYS.items():
+            patch.setenv(key, value)
+        yield url
+
+
+@pytest.fixture
+def bucket(bucket_service: str, tmp_path: Path) -> Iterator[Any]:
+    """A fresh bucket."""
+    from tests.adapters.buckets import Bucket
+
+    bucket = Bucket(bucket_service, tmp_path)
+    yield bucket
+    bucket.close()
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
+    """Stores of one storage: the same one each time on a disk, another server's each time in a bucket."""
+    if request.param == "bucket":
+        yield request.getfixturevalue("bucket").store
+        return
+    store = LocalStore(tmp_path / "disk")
+    yield lambda: store
+    store.close()

@@ -56,7 +56,7 @@ def test_references() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a@", "a@0", "a@-1", "a@01", "a@1@2", "a@prod", "a@1\n", "a@1234567890", "@1", "a@\u0661"]
+    "text", ["a@", "a@0", "a@-1", "a@01", "a@1@2", "a@Prod", "a@1\n", "a@1234567890", "@1", "a@\u0661"]
 )
 def test_bad_references(text: str) -> None:
     with pytest.raises(InvalidName):

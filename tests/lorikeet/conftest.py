@@ -109,6 +109,13 @@ class FakeAdapters(adapters_pb2_grpc.AdaptersServicer):
     uploads: list[list[adapters_pb2.UploadRequest]] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     page_sizes: list[int] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
+    # What an upload has here already; None: there is no such upload.
+    committed: dict[str, int] | None = None
+    statuses: list[adapters_pb2.AdapterStatus] = field(default_factory=list)
+    asked: list[Any] = field(default_factory=list)
+    readme: str = ""
+    training: str = ""
     refusal: Callable[[Any], None] = lambda context: None
 
     def Upload(self, stream: Any, context: Any) -> Any:
@@ -117,9 +124,43 @@ class FakeAdapters(adapters_pb2_grpc.AdaptersServicer):
         self.uploads.append(messages)
         return version(messages[0].header.name)
 
+    def QueryUpload(self, request: Any, context: Any) -> Any:
+        self.queries.append(request.upload_id)
+        if self.committed is None:
+            refuse(context, grpc.StatusCode.NOT_FOUND, "No such upload.")
+        files = [adapters_pb2.UploadProgress(file=f, committed=n) for f, n in self.committed.items()]
+        return adapters_pb2.UploadStatus(upload_id=request.upload_id, files=files)
+
     def Get(self, request: Any, context: Any) -> Any:
         self.refusal(context)
         return version(request.adapter_id)
+
+    def GetCard(self, request: Any, context: Any) -> Any:
+        self.refusal(context)
+        return adapters_pb2.AdapterCard(
+            version=version(request.adapter_id), readme=self.readme, training_json=self.training
+        )
+
+    def GetAlias(self, request: Any, context: Any) -> Any:
+        """One alias, whatever is asked of it."""
+        self.asked.append(request)
+        self.refusal(context)
+        shares = [adapters_pb2.AliasShare(version=v, weight=w) for v, w in ((3, 90), (4, 10))]
+        history = [adapters_pb2.AliasState(shares=shares, revision=2)]
+        return adapters_pb2.Alias(name="legal", alias="prod", shares=shares, etag="2", history=history)
+
+    SetAlias = RollbackAlias = GetAlias
+
+    def ListAliases(self, request: Any, context: Any) -> Any:
+        return adapters_pb2.ListAliasesResponse(aliases=[self.GetAlias(request, context)])
+
+    def DeleteAlias(self, request: Any, context: Any) -> Any:
+        self.GetAlias(request, context)
+        return adapters_pb2.DeleteAliasResponse()
+
+    def Watch(self, request: Any, context: Any) -> Any:
+        self.refusal(context)
+        yield from self.statuses
 
     def List(self, request: Any, context: Any) -> Any:
         self.refusal(context)
@@ -186,7 +227,7 @@ def adapter_folder(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "adapter_config.json").write_text('{"r": 8}')
     (folder / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 5120)
-    (folder / "README.md").write_text("not sent")
+    (folder / "notes.txt").write_text("not sent")
     return folder
 
 

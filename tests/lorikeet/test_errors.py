@@ -17,7 +17,7 @@ CODES = {
     "NOT_FOUND": errors.NotFound,
     "FAILED_PRECONDITION": errors.FailedPrecondition,
     "ALREADY_EXISTS": errors.FailedPrecondition,
-    "ABORTED": errors.FailedPrecondition,
+    "ABORTED": errors.Aborted,
     "RESOURCE_EXHAUSTED": errors.ResourceExhausted,
     "DATA_LOSS": errors.DataLoss,
     "DEADLINE_EXCEEDED": errors.DeadlineExceeded,

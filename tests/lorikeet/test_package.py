@@ -20,7 +20,12 @@ def python(code: str) -> str:
 
 def test_the_public_names_are_pinned():
     assert lorikeet.__all__ == [
+        "Aborted",
+        "AdapterCard",
+        "AdapterStatus",
         "AdapterVersion",
+        "Alias",
+        "AliasState",
         "Cancelled",
         "Chunk",
         "Client",

@@ -52,6 +52,9 @@ def test_the_stored_version_comes_back(client, adapter_folder):
         base_model="tiny",
         targets=("q_proj", "v_proj"),
         resident=False,
+        kind="",
+        pinned="",
+        aliases=(),
     )
     assert stored.id == "acme@1"
 

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import grpc
+import msgspec
 import pytest
 from google.rpc import error_details_pb2 as details_pb
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -17,7 +18,19 @@ from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.adapters_pb2_grpc import AdaptersStub
 from lorikeet.v1.inference_pb2_grpc import InferenceStub
 from server.app import Front
-from server.engine.messages import Failure, Ready, Started, Stats, Submit, Token
+from server.engine.messages import (
+    Command,
+    Failure,
+    Pin,
+    Ready,
+    Started,
+    Stats,
+    Submit,
+    Token,
+    Unpin,
+    Warm,
+)
+from server.news import News
 from server.text import Text
 from tests.server.front.tiny import CONTEXT, VOCAB
 
@@ -98,8 +111,10 @@ class FakeLink:
     """An engine that says what the test tells it, and then nothing until it is aborted."""
 
     def __init__(self) -> None:
+        self.news = News()
         self.ready: Ready | None = None
         self.stats: Stats | None = None
+        self.told: list[Command] = []
         self.script: Script = lambda request: []
         self.submitted: list[Submit] = []
         self.aborted: list[int] = []
@@ -107,6 +122,15 @@ class FakeLink:
         self.fails: Exception | None = None
         self._ids = count(1)
         self._changed = threading.Condition()
+
+    def warm(self, digest: str, tier: str) -> None:
+        self._note(self.told, Warm(digest, tier))
+
+    def pin(self, digest: str, tier: str) -> None:
+        self._note(self.told, Pin(digest, tier))
+
+    def unpin(self, digest: str) -> None:
+        self._note(self.told, Unpin(digest))
 
     def new_id(self) -> int:
         return next(self._ids)
@@ -117,6 +141,7 @@ class FakeLink:
         if not self.loads:
             await asyncio.Event().wait()
         self.ready, self.stats = READY, STATS
+        self.news.tell()
 
     async def stop(self) -> None:
         self.ready = None
@@ -161,6 +186,16 @@ class House:
         self.inference = InferenceStub(self.channel)
         self.adapters = AdaptersStub(self.channel)
         self.health = HealthStub(self.channel)
+
+    def report(self, **changes: Any) -> None:
+        """The engine says how it is now."""
+        self.link.stats = msgspec.structs.replace(STATS, **changes)
+        self.loop.loop.call_soon_threadsafe(self.link.news.tell)
+
+    def replace_engine(self) -> None:
+        """Another engine takes over, which knows of nothing."""
+        self.link.ready = msgspec.structs.replace(READY)
+        self.loop.loop.call_soon_threadsafe(self.link.news.tell)
 
     def generate(self, prompt: str = "hello", timeout: float = PATIENCE, **sampling: Any) -> list[Any]:
         """All messages of an answer from the base."""

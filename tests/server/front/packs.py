@@ -52,7 +52,8 @@ def header(name: str, files: dict[str, bytes], **changes: Any) -> pb.UploadReque
         )
         for file, data in files.items()
     ]
-    return pb.UploadRequest(header=pb.UploadHeader(name=name, files=declared))
+    upload_id = changes.get("upload_id", "")
+    return pb.UploadRequest(header=pb.UploadHeader(name=name, files=declared, upload_id=upload_id))
 
 
 def chunks(files: dict[str, bytes], size: int = 1000) -> Iterator[pb.UploadRequest]:

@@ -105,7 +105,7 @@ def test_a_store_that_cannot_write(house: House) -> None:
 
 def test_a_deleted_adapter_stays_for_those_who_use_it(house: House, text: Text) -> None:
     digest = send(house, upload()).digest
-    folder = house.front._directory._store.folder(digest)
+    folder = house.front._directory.store.folder(digest)
     house.link.script = lambda request: batches(request, [40], finish="")
     request = inference_pb2.GenerateRequest(prompt="x", adapter_id="acme")
     calls = [house.inference.Generate(request) for _ in range(2)]
@@ -124,12 +124,12 @@ def test_a_deleted_adapter_stays_for_those_who_use_it(house: House, text: Text) 
     house.loop.run(house.front._generating.wait_idle())
     settle(house)
     assert not folder.exists()
-    assert not house.front._directory._holds and not house.front._directory._doomed
+    assert not house.front._directory.holds._held and not house.front._directory.holds._digests
 
 
 def test_bytes_of_a_deleted_adapter_go_at_once(house: House) -> None:
     digest = send(house, upload()).digest
-    folder = house.front._directory._store.folder(digest)
+    folder = house.front._directory.store.folder(digest)
     assert folder.exists()
     house.adapters.Delete(pb.DeleteAdapterRequest(adapter_id="acme"))
     settle(house)
@@ -144,11 +144,11 @@ def settle(house: House) -> None:
 def test_a_delete_between_the_looks(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version found, deleted and collected before it could be held is not answered with."""
     send(house, upload())
-    store = house.front._directory._store
+    store = house.front._directory.store
     resolve = store.resolve
 
-    def late(tenant: str, reference: str) -> AdapterVersion:
-        version = resolve(tenant, reference)
+    def late(tenant: str, reference: str, key: str | None = None) -> AdapterVersion:
+        version = resolve(tenant, reference, key)
         monkeypatch.undo()
         house.adapters.Delete(pb.DeleteAdapterRequest(adapter_id="acme"))
         settle(house)
@@ -158,4 +158,4 @@ def test_a_delete_between_the_looks(house: House, monkeypatch: pytest.MonkeyPatc
     request = inference_pb2.GenerateRequest(prompt="x", adapter_id="acme")
     assert refused(lambda: house.inference.Generate(request)).code is Code.NOT_FOUND
     assert house.link.submitted == []
-    assert not house.front._directory._holds
+    assert not house.front._directory.holds._held

@@ -48,10 +48,8 @@ PICKLE = b"\x80\x04\x95" + b"\x00" * 40 + b"."
         ([header("a", GOOD), header("a", GOOD)], "chunk"),
         ([header("a", GOOD), pb.UploadRequest()], "chunk"),
         ([header("a", GOOD), chunk(CONFIG_NAME, 0, b"x" * (1 << 20) + b"x")], "chunk.data"),
-        ([header("a", GOOD), chunk(CONFIG_NAME, 1, b"x")], "files"),
         ([header("a", GOOD), chunk("../x", 0, b"x")], "files"),
         ([header("a", GOOD), chunk("evil.py", 0, b"x")], "files"),
-        ([header("a", GOOD), *list(chunks(GOOD))[:-1]], "files"),
         ([header("a", GOOD), *chunks(GOOD), chunk(WEIGHTS_NAME, len(GOOD[WEIGHTS_NAME]), b"x")], "files"),
         ([header("a", GOOD), chunk(CONFIG_NAME, 0, b"x" * 1000)], "files"),
     ],
@@ -114,29 +112,6 @@ def test_every_problem_at_once_fits_the_trailers(house: House) -> None:
     refusal = refused(lambda: send(house, [header("a", files), *chunks(files)]))
     assert refusal.reason == "INVALID_ADAPTER"
     assert len(refusal.fields) == 20
-
-
-def test_hanging_up_mid_upload_leaves_nothing(house: House) -> None:
-    more: queue.Queue[Any] = queue.Queue()
-    for message in [header("a", GOOD), *list(chunks(GOOD))[:1]]:
-        more.put(message)
-    call = house.adapters.Upload.future(iter(more.get, None), timeout=PATIENCE)
-    uploading = house.front._uploading
-    house.loop.until(lambda: uploading.num_live == 1)
-    call.cancel()
-    more.put(None)
-    house.loop.run(uploading.wait_idle())
-    assert nothing_stored(house)
-
-
-def test_a_sender_who_falls_silent(house: House) -> None:
-    house.front._adapters._patience = 0.1
-    more: queue.Queue[Any] = queue.Queue()
-    more.put(header("a", GOOD))
-    refusal = refused(lambda: send(house, iter(more.get, None)))
-    assert (refusal.code, refusal.reason) == (Code.DEADLINE_EXCEEDED, "SLOW_SENDER")
-    more.put(None)
-    assert nothing_stored(house)
 
 
 def test_uploads_at_once_are_bounded(house: House) -> None:

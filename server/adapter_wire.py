@@ -1,0 +1,80 @@
+"""Between the Adapters service's messages and the store's records."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from adapters.alias import Alias, Share
+from adapters.names import parse_reference
+from adapters.staging import Staging
+from adapters.store import AdapterVersion
+from lorikeet.v1 import adapters_pb2 as pb
+from server.engine.messages import Stats
+from server.errors import InvalidRequest, names_in
+from server.tiers import DEVICE, HOST
+
+TIERS: dict[int, str] = {pb.TIER_UNSPECIFIED: DEVICE, pb.TIER_HOST: HOST, pb.TIER_DEVICE: DEVICE}
+
+
+def version_message(version: AdapterVersion, stats: Stats | None) -> pb.AdapterVersion:
+    manifest = version.manifest
+    return pb.AdapterVersion(
+        name=version.name,
+        version=version.version,
+        digest=version.digest,
+        create_time=Timestamp(seconds=int(version.created_at)),
+        size=manifest.num_bytes,
+        rank=manifest.rank,
+        num_parameters=manifest.num_parameters,
+        base_model=manifest.base_model_name,
+        targets=sorted({linear.rpartition(".")[2] for linear in manifest.targets}),
+        resident=stats is not None and version.digest in stats.resident,
+        kind=manifest.kind,
+        pinned=version.pinned,
+        aliases=version.aliases,
+    )
+
+
+def upload_message(staging: Staging, expires_at: float) -> pb.UploadStatus:
+    sizes = staging.sizes
+    files = [
+        pb.UploadProgress(file=file.name, size=file.size, committed=sizes[file.name])
+        for file in staging.files
+    ]
+    return pb.UploadStatus(
+        upload_id=staging.declaration.upload_id,
+        name=staging.declaration.name,
+        files=files,
+        expire_time=Timestamp(seconds=int(expires_at)),
+    )
+
+
+def alias_message(name: str, alias: str, state: Alias) -> pb.Alias:
+    history = [
+        pb.AliasState(
+            shares=_shares(each.shares),
+            change_time=Timestamp(seconds=int(each.changed_at)),
+            revision=each.revision,
+        )
+        for each in state.states
+    ]
+    return pb.Alias(name=name, alias=alias, shares=_shares(state.shares), etag=state.etag, history=history)
+
+
+def shares_of(request: pb.SetAliasRequest) -> list[Share]:
+    return [Share(share.version, share.weight) for share in request.shares]
+
+
+def tier_of(tier: int) -> str:
+    """Raises InvalidRequest for a number that is no tier."""
+    if tier not in TIERS:
+        raise InvalidRequest.of("tier", "is none of TIER_HOST and TIER_DEVICE.")
+    return TIERS[tier]
+
+
+def check_reference(adapter_id: str) -> None:
+    """Raises InvalidRequest for a malformed one."""
+    with names_in("adapter_id"):
+        parse_reference(adapter_id)
+
+
+def _shares(shares: tuple[Share, ...]) -> list[pb.AliasShare]:
+    return [pb.AliasShare(version=share.version, weight=share.weight) for share in shares]

@@ -1,0 +1,93 @@
+"""Who runs on which version. What is held keeps its bytes; who holds what is deleted by force is ended."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from adapters.store import AdapterVersion
+from server.errors import AdapterDeleted
+from server.news import News
+
+Key = tuple[str, str, int]
+
+
+class _Hold:
+    """One request's; `revoked` once the request is to end."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "requests run in tasks"
+        self.task: asyncio.Task[Any] = task
+        self.revoked = False
+        self._cancellations = task.cancelling()
+
+    def is_only_reason(self) -> bool:
+        """Whether the task was cancelled for nothing but this hold, and may go on."""
+        return self.revoked and self.task.uncancel() <= self._cancellations
+
+
+class Holds:
+    """Belongs to the event loop, but for `has`, which any thread may ask."""
+
+    def __init__(self, news: News) -> None:
+        self._news = news
+        self._held: dict[Key, set[_Hold]] = {}
+        self._digests: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, version: AdapterVersion) -> Iterator[None]:
+        """The version's bytes stay until the block ends. Raises AdapterDeleted from it if it is revoked."""
+        hold = _Hold()
+        self._held.setdefault(_key(version), set()).add(hold)
+        self._digests[version.digest] += 1
+        self._news.tell()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if hold.is_only_reason():
+                raise AdapterDeleted(
+                    f"The adapter {version.name}@{version.version} was deleted by force while it answered."
+                ) from None
+            raise
+        finally:
+            self._release(version, hold)
+
+    def has(self, digest: str) -> bool:
+        """Whether somebody holds the adapter, under whatever name."""
+        return self._digests[digest] > 0
+
+    def running(self, versions: Sequence[AdapterVersion]) -> int:
+        """Requests that hold one of these versions."""
+        return sum(len(self._held.get(_key(version), ())) for version in versions)
+
+    def revoke(self, versions: Sequence[AdapterVersion]) -> None:
+        """Ends the requests that hold one of these versions."""
+        for version in versions:
+            for hold in self._held.get(_key(version), ()):
+                if not hold.revoked:
+                    hold.revoked = True
+                    hold.task.cancel()
+
+    async def wait_idle(self, versions: Sequence[AdapterVersion], seconds: float) -> None:
+        """Returns once nobody holds these versions, or after so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                async for _ in self._news.looks():
+                    if not self.running(versions):
+                        return
+
+    def _release(self, version: AdapterVersion, hold: _Hold) -> None:
+        holds = self._held[_key(version)]
+        holds.discard(hold)
+        if not holds:
+            del self._held[_key(version)]
+        self._digests[version.digest] -= 1
+        if not self._digests[version.digest]:
+            del self._digests[version.digest]
+        self._news.tell()
+
+
+def _key(version: AdapterVersion) -> Key:
+    return version.tenant, version.name, version.version

@@ -1,0 +1,18 @@
+"""Blocking work off the event loop."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def run(pool: Executor, work: Callable[[], T]) -> T:
+    """Runs to its end even if the caller is cancelled: what it works on belongs to one thread at a time."""
+    future = asyncio.get_running_loop().run_in_executor(pool, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise

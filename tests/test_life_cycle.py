@@ -1,0 +1,154 @@
+"""An adapter's life in a whole server: aliases, prefixes, restarts, buckets and broken uploads."""
+
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from lorikeet import Client
+from lorikeet.local import Serving, serving
+from tests.adapters import conftest as adapters_conftest
+from tests.server.front.tiny import make_tokenizer
+from tests.toys import drive, make_adapter, make_base, store_adapter
+
+FLAGS = ("--threads", "1", "--cache-tokens", "4096", "--debug-checks")
+PROMPT = [random.Random(0).randrange(8, 300) for _ in range(64)]
+GREEDY: dict[str, Any] = {"max_new_tokens": 12, "ignore_eos": True}
+bucket_service = adapters_conftest.bucket_service
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_base(tmp_path_factory.mktemp("life-base"), "qwen3")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), bos_token="<s>", eos_token="</s>")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("life-adapters")
+    return [make_adapter(base, root / str(seed), seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def server(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(base, tmp_path_factory.mktemp("life"), FLAGS) as running:
+        with Client(running.target) as client:
+            running.wait_ready(client)
+        yield running
+
+
+def ask(client: Client, adapter: str) -> tuple[str, list[int], int]:
+    """Which version answered, its tokens, and how much of the prompt was cached."""
+    result = client.generate(PROMPT, adapter=adapter, **GREEDY).result()
+    sample = result.samples[0]
+    return result.adapter_version, list(sample.token_ids), sample.usage.cached_tokens
+
+
+def test_an_alias_that_moves_takes_no_prefix_along(server: Serving, made: list[Path]) -> None:
+    with Client(server.target, timeout=60) as client:
+        client.adapters.upload(made[0], "support")
+        client.adapters.set_alias("support", "prod", {1: 1})
+        first = ask(client, "support@prod")
+        assert first[::2] == ("support@1", 0)
+        again = ask(client, "support@prod")
+        assert again[:2] == first[:2] and again[2] >= 48, "the cache is at work"
+        client.adapters.upload(made[1], "support")
+        client.adapters.set_alias("support", "prod", {2: 1}, etag="1")
+        moved = ask(client, "support@prod")
+        assert moved[::2] == ("support@2", 0), "nothing of version 1 answers for version 2"
+        assert moved[1] == ask(client, "support@2")[1] != first[1]
+        client.adapters.rollback_alias("support", "prod")
+        assert ask(client, "support@prod")[:2] == first[:2]
+
+
+def test_an_upload_goes_on_in_the_next_server(base: Path, made: list[Path], tmp_path: Path) -> None:
+    """The server is killed in the middle of an upload, which then only sends the rest to the next."""
+    large = make_adapter(base, tmp_path / "large", 3, r=256)
+    sent: list[int] = []
+    middle = threading.Event()
+
+    def stop_here(done: int, total: int) -> None:
+        sent.append(done)
+        if done > total // 2:
+            middle.set()
+            raise InterruptedError("the client is gone")
+
+    with serving(base, tmp_path, FLAGS) as running, Client(running.target, timeout=60) as client:
+        running.wait_ready(client)
+        with pytest.raises(InterruptedError):
+            client.adapters.upload(large, "large", stop_here)
+        assert middle.is_set()
+        running.process.kill()
+    rest: list[int] = []
+    with serving(base, tmp_path, FLAGS) as running, Client(running.target, timeout=60) as client:
+        running.wait_ready(client)
+        stored = client.adapters.upload(large, "large", lambda done, total: rest.append(done))
+        assert rest[-1] == stored.size and rest[0] > 512 << 10, "it began behind what was there"
+        assert ask(client, "large")[0] == "large@1"
+
+
+def test_two_servers_share_a_bucket(
+    base: Path, made: list[Path], tmp_path: Path, bucket_service: str
+) -> None:
+    import boto3
+
+    boto3.client("s3", endpoint_url=bucket_service).create_bucket(Bucket="shared")
+    folders = [tmp_path / "one", tmp_path / "two"]
+    flags = [
+        (*FLAGS, "--adapter-store", "s3://shared/adapters", "--s3-endpoint", bucket_service)
+        + ("--adapter-cache", str(folder / "cache"), "--store-refresh-seconds", "0.1")
+        for folder in folders
+    ]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        serving(base, folders[0], flags[0]) as one,
+        serving(base, folders[1], flags[1]) as two,
+        Client(one.target, timeout=120) as first,
+        Client(two.target, timeout=120) as second,
+    ):
+        one.wait_ready(first)
+        two.wait_ready(second)
+        first.adapters.upload(made[0], "support")
+        assert ask(second, "support") == ask(first, "support"), "an unknown name is looked for"
+        assert second.adapters.upload(made[1], "support").version == 2
+        moved = second.adapters.set_alias("support", "prod", {2: 1}, etag="")
+        assert ask(first, "support@prod")[:2] == ask(second, "support@2")[:2]
+        assert first.adapters.get_alias("support", "prod") == moved
+        states = first.adapters.watch("support@1")
+        assert next(states).state in ("on_host", "on_device")
+        second.adapters.delete("support@1")
+        assert [state.state for state in states][-1] == "deleted", "a refresh tells the other server"
+
+
+@pytest.mark.parametrize(
+    "flips", [25, pytest.param(1000, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
+)
+def test_one_wrong_byte_is_refused_and_others_go_on(
+    base: Path, made: list[Path], tmp_path: Path, flips: int
+) -> None:
+    root, numbers = tmp_path / "store", random.Random(flips)
+    digest, other = (store_adapter(root, base, made[i], f"a{i}") for i in range(2))
+    driven = drive(base, root)
+    (right,) = driven.answers(driven.submit(PROMPT, adapter=other))
+    files = [root / "blobs" / digest[:2] / digest / name for name in ("adapter_config.json",)]
+    files.append(files[0].with_name("adapter_model.safetensors"))
+    for number in range(flips):
+        path = files[number % 10 > 1]
+        content = path.read_bytes()
+        at = numbers.randrange(len(content))
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << numbers.randrange(8)]) + content[at + 1 :])
+        bad = driven.submit(PROMPT, adapter=digest)
+        good = driven.submit(PROMPT, adapter=other)
+        assert driven.answers(good) == [right]
+        assert driven.failures[bad].reason == "adapter" and not driven.tokens[bad], (
+            f"byte {at} of {path.name}"
+        )
+        path.write_bytes(content)
+    assert len(driven.answers(driven.submit(PROMPT, adapter=digest))[0]) == 12
