@@ -86,7 +86,7 @@ def make_engine(
         from server.engine.paged_runner import PagedRunner
 
         limits = (config.max_running, step_tokens, max_context)
-        runner = PagedRunner(decoder, cache, config.block_size, arena.memory, *limits)
+        runner = PagedRunner(decoder, cache, config.block_size, slots, arena.memory, *limits)
     else:
         runner = TorchRunner(decoder, cache, config.block_size, slots)
     overlaps = like.is_cuda if config.overlap == "auto" else config.overlap == "on"

@@ -14,6 +14,9 @@ from server.kernels.lora import AdapterMemory
 from server.model.adapter import ALIGNMENT, AdapterBlob
 from server.model.config import ModelConfig
 
+# A slot's rows of AdapterMemory.places and .extras.
+Tables = tuple[torch.Tensor, torch.Tensor]
+
 
 @dataclass
 class Placed:
@@ -85,7 +88,8 @@ class Arena:
         self._extents = Extents(num_bytes // self._unit)
         self._num_layers = config.num_layers
         places = torch.zeros(num_slots + 1, config.num_layers, 7, 4, dtype=torch.int32, device=like.device)
-        self.memory = AdapterMemory(like.new_zeros(self._extents.size * ALIGNMENT), places, max_rank)
+        weights, extras = like.new_zeros(self._extents.size * ALIGNMENT), torch.full_like(places, -1)
+        self.memory = AdapterMemory(weights, places, max_rank, extras)
         self._stream = torch.cuda.Stream(like.device) if like.is_cuda else None
 
     def capacity(self) -> int | None:
@@ -107,9 +111,9 @@ class Arena:
             return None
         moved = blob.moved(self.memory.weights, [start * ALIGNMENT for start in starts])
         extents = tuple(zip(starts, lengths, strict=True))
-        places = moved.places(self._num_layers)
-        places[0, 0, 3] = generation
-        landed = self._copy(slot, blob, places, extents)
+        tables = moved.places(self._num_layers), moved.extras(self._num_layers)
+        tables[0][0, 0, 3] = generation
+        landed = self._copy(slot, blob, tables, extents)
         return Placed(moved, blob.num_bytes, slot, generation, landed, extents)
 
     def remove(self, placed: Placed) -> None:
@@ -123,21 +127,22 @@ class Arena:
         assert not wrong, f"slots {wrong} hold other generations on the device than in the books"
 
     def _copy(
-        self, slot: int, blob: AdapterBlob, places: torch.Tensor, extents: tuple[tuple[int, int], ...]
+        self, slot: int, blob: AdapterBlob, tables: Tables, extents: tuple[tuple[int, int], ...]
     ) -> "torch.cuda.Event | None":
         if self._stream is None:
-            self._write(slot, blob, places, extents)
+            self._write(slot, blob, tables, extents)
             return None
         # What stood here before may still be read by the step under way.
         self._stream.wait_stream(torch.cuda.current_stream(self.memory.weights.device))
         with torch.cuda.stream(self._stream):
-            self._write(slot, blob, places.pin_memory(), extents)
+            places, extras = tables
+            self._write(slot, blob, (places.pin_memory(), extras.pin_memory()), extents)
             landed = torch.cuda.Event()
             landed.record(self._stream)
         return landed
 
     def _write(
-        self, slot: int, blob: AdapterBlob, places: torch.Tensor, extents: tuple[tuple[int, int], ...]
+        self, slot: int, blob: AdapterBlob, tables: Tables, extents: tuple[tuple[int, int], ...]
     ) -> None:
         """One copy for each stretch: one altogether, unless the memory is in pieces."""
         at = 0
@@ -145,7 +150,9 @@ class Arena:
             target = self.memory.weights[start * ALIGNMENT : (start + length) * ALIGNMENT]
             target.copy_(blob.flat[at : at + length * ALIGNMENT], non_blocking=True)
             at += length * ALIGNMENT
-        self.memory.places[slot].copy_(places, non_blocking=True)
+        assert self.memory.extras is not None
+        for rows, values in zip((self.memory.places, self.memory.extras), tables, strict=True):
+            rows[slot].copy_(values, non_blocking=True)
 
 
 def _lengths(blob: AdapterBlob) -> list[int]:

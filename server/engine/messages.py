@@ -45,6 +45,10 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=Tru
     arrived_at: float
     # How many of `tokens` are an answer already given out (a resubmission after a lost engine).
     num_answered: int = 0
+    # How many of `tokens`, the first, are the adapter's virtual ones: FIRST_VIRTUAL and on.
+    num_virtual: int = 0
+    # Whether their keys and values come with the adapter, and are not computed.
+    has_keys: bool = False
 
 
 class Abort(msgspec.Struct, frozen=True, array_like=True, tag=True):

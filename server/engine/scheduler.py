@@ -17,13 +17,15 @@ from server.engine.slots import AdapterSlots, AdapterUnavailable
 class Chosen:
     """The step computes `num_tokens` of the sequence's tokens, from `start` on.
 
-    samples: it reaches the last token, so that a new one follows.
+    samples: it reaches the last token, so that a new one follows. written: tokens just before `start` whose
+    keys and values, which come with the adapter, go to the cache in the same step.
     """
 
     sequence: Sequence
     num_tokens: int
     start: int
     samples: bool
+    written: int = 0
 
 
 class Scheduler:
@@ -96,7 +98,8 @@ class Scheduler:
         """Appends the sequence's share of the step; returns its tokens."""
         num_tokens = self._grow(sequence, budget)
         if num_tokens:
-            choice = Chosen(sequence, num_tokens, sequence.computed, num_tokens == sequence.remaining)
+            samples, written = num_tokens == sequence.remaining, sequence.unwritten
+            choice = Chosen(sequence, num_tokens, sequence.computed + written, samples, written)
             chosen.append(choice)
             # A new token costs as much as one computed: answers weigh twice what prompts do.
             self.queue.charge(sequence.request.tenant, num_tokens + choice.samples)
@@ -109,7 +112,7 @@ class Scheduler:
         """
         row = 0
         for choice in chosen:
-            choice.sequence.computed += choice.num_tokens
+            choice.sequence.computed += choice.written + choice.num_tokens
             if choice.samples:
                 choice.sequence.tokens.append(UNKNOWN)
                 choice.sequence.pending_row = row
@@ -187,7 +190,7 @@ class Scheduler:
             self.prefix_queried += len(sequence.tokens)
             self.prefix_hit += sequence.computed
             sequence.first_scheduled_at = time.monotonic()
-            sequence.cached_tokens = sequence.computed
+            sequence.cached_tokens = max(0, sequence.computed - request.num_virtual)
         return True
 
     def _acquire(self, sequence: Sequence) -> int | None:
@@ -212,7 +215,8 @@ class Scheduler:
         Returns how many tokens the step takes; 0 if the sequence itself had to step back.
         """
         num_tokens = min(sequence.remaining, budget)
-        needed = self.blocks.blocks_for(sequence.computed + num_tokens) - len(sequence.blocks)
+        end = sequence.computed + sequence.unwritten + num_tokens
+        needed = self.blocks.blocks_for(end) - len(sequence.blocks)
         while needed > self.blocks.num_free:
             victim = self.running[-1]
             self._preempt(victim)
@@ -247,7 +251,7 @@ class Scheduler:
         """The blocks that the step filled enter the prefix cache, under the sequence's salt."""
         sequence, size = choice.sequence, self.blocks.block_size
         end = choice.start + choice.num_tokens
-        filled = range(choice.start // size, end // size)
+        filled = range((choice.start - choice.written) // size, end // size)
         # A sequence that was sent back in the meantime holds other blocks now, or none.
         if filled and sequence.computed >= end:
             hashes = self._hashes(sequence, end)

@@ -52,8 +52,14 @@ class Sequence:
         return len(self.tokens) - self.num_prompt
 
     @property
+    def unwritten(self) -> int:
+        """Tokens before the next one to compute whose keys come with the adapter and are not written yet."""
+        return max(0, self.request.num_virtual - self.computed) if self.request.has_keys else 0
+
+    @property
     def remaining(self) -> int:
-        return len(self.tokens) - self.computed
+        """Tokens to compute."""
+        return len(self.tokens) - self.computed - self.unwritten
 
     @property
     def is_pending(self) -> bool:

@@ -17,8 +17,8 @@ from server.kernels import int8, nf4
 from server.model.config import ModelConfig, UnsupportedModel, require_folder_or_id
 from server.model.decoder import Decoder, Layer
 from server.model.layers import DenseWeight, Linear, Rotary, Weight
+from server.model.parts import FUSED
 from server.model.prequantized import is_prequantized, read_nf4
-from server.model.step import FUSED
 
 QUANTIZATIONS = ("none", "nf4", "int8")
 
