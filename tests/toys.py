@@ -114,6 +114,8 @@ class Driven:
         adapter: str = "",
         tenant: str = "default",
         answered: int = 0,
+        num_virtual: int = 0,
+        has_keys: bool = False,
         **sampling: Any,
     ) -> int:
         options = {"max_new_tokens": 12, **sampling}
@@ -125,6 +127,8 @@ class Driven:
             sampling=Sampling(**options),
             arrived_at=0.0,
             num_answered=answered,
+            num_virtual=num_virtual,
+            has_keys=has_keys,
         )
         self.engine.give(request)
         self.tokens[request.id] = []
