@@ -79,6 +79,10 @@ def _adjust(
     y_at = y_ptr + row * y_stride + column + n
     y = tl.load(y_at, mask=mask, other=0.0).to(tl.float32)
     # A vector that is not there is read as ones, or zeros, from nowhere.
-    gain = tl.load(vectors_ptr + gain_at.to(tl.int64) * UNIT + n, mask=mask & (gain_at >= 0), other=1.0)
-    bias = tl.load(vectors_ptr + bias_at.to(tl.int64) * UNIT + n, mask=mask & (bias_at >= 0), other=0.0)
+    gain = tl.load(
+        vectors_ptr + gain_at.to(tl.int64) * UNIT + n, mask=n < tl.where(gain_at < 0, 0, width), other=1.0
+    )
+    bias = tl.load(
+        vectors_ptr + bias_at.to(tl.int64) * UNIT + n, mask=n < tl.where(bias_at < 0, 0, width), other=0.0
+    )
     tl.store(y_at, (y * gain + bias).to(y_ptr.dtype.element_ty), mask=mask)
