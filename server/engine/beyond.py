@@ -88,11 +88,6 @@ def _by_adapter(
         start = end
 
 
-def vocab_of(blob_of: BlobOf, of_base: int) -> Callable[[str], int]:
-    """digest -> tokens that the adapter knows."""
-    return lambda adapter: (blob_of(adapter).vocab_size if adapter else 0) or of_base
-
-
 def write_prefixes(chosen: list[Chosen], blob_of: BlobOf, cache: KvCache, block_size: int) -> None:
     """Keys and values that come with an adapter go to its sequences' first cells, where they are due."""
     for choice in chosen:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from server.engine.batch import sort_by_slot
-from server.engine.beyond import Beyond, beyond_pairs, vocab_of, write_prefixes
+from server.engine.beyond import Beyond, beyond_pairs, write_prefixes
 from server.engine.graphs import Graphs, bucket_of
 from server.engine.paged import MOST_DECODES, Ints, Layout, most_ints, pack
 from server.engine.runner import Launched, rows_of
@@ -85,7 +85,7 @@ class PagedRunner:
         if isinstance(step.lora, SlotLora):
             step = replace(step, lora=replace(step.lora, split=beyond.split))
         logits = self._decoder.forward(step, self._cache)
-        rows = rows_of(chosen, vocab_of(self._slots.blob, self._decoder.config.vocab_size))
+        rows = rows_of(chosen)
         if not rows:
             return Launched(chosen, None)
         drawn = draw(logits, rows)

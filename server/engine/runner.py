@@ -1,6 +1,5 @@
 """The device's side of a step: decoder, KV cache, packed adapters, sampler."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from server.engine.batch import build_step, sort_by_slot
-from server.engine.beyond import beyond_pairs, vocab_of, write_prefixes
+from server.engine.beyond import beyond_pairs, write_prefixes
 from server.engine.sampler import Drawn, Row, Sampled, draw
 from server.engine.scheduler import Chosen
 from server.engine.sequence import Sequence
@@ -34,17 +33,16 @@ class Runner(Protocol):
         """Begins a step."""
 
 
-def rows_of(chosen: list[Chosen], vocab_of: Callable[[str], int] = lambda adapter: 0) -> list[Row]:
-    """vocab_of: columns of the logits that an adapter's rows have, by its digest; 0: all."""
-    return [_row(choice.sequence, vocab_of) for choice in chosen if choice.samples]
+def rows_of(chosen: list[Chosen]) -> list[Row]:
+    return [_row(choice.sequence) for choice in chosen if choice.samples]
 
 
-def _row(sequence: Sequence, vocab_of: Callable[[str], int]) -> Row:
+def _row(sequence: Sequence) -> Row:
     request, history, num_prompt = sequence.request, sequence.tokens, sequence.num_prompt
     if request.num_virtual:
         # What was never said is no part of what penalties look at.
         history, num_prompt = history[request.num_virtual :], num_prompt - request.num_virtual
-    return Row(sequence.id, request.sampling, history, num_prompt, vocab_of(request.adapter))
+    return Row(sequence.id, request.sampling, history, num_prompt)
 
 
 class TorchRunner:
@@ -71,7 +69,7 @@ class TorchRunner:
         step = build_step(chosen, packs, self._block_size, device, self._previous)
         step = replace(step, whole=beyond_pairs(chosen, blob_of, config).whole)
         logits = self._decoder.forward(step, self._cache)
-        rows = rows_of(chosen, vocab_of(blob_of, config.vocab_size))
+        rows = rows_of(chosen)
         if not rows:
             return Launched(chosen, None)
         drawn = draw(logits, rows)

@@ -5,7 +5,6 @@ same tokens whatever else is in the batch, before and after preemption or replay
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,16 +17,12 @@ MIN_TEMPERATURE = 1e-5
 
 @dataclass(frozen=True)
 class Row:
-    """One row of logits: whose it is, and what was said so far. `history` lists prompt and answer.
-
-    vocab_size: columns of it that are tokens; 0: all.
-    """
+    """One row of logits: whose it is, and what was said so far. `history` lists prompt and answer."""
 
     sequence_id: int
     sampling: Sampling
     history: list[int]
     num_prompt: int
-    vocab_size: int = 0
 
     @property
     def num_answered(self) -> int:
@@ -104,19 +99,18 @@ def is_greedy(rows: list[Row]) -> bool:
     return all(row.sampling.is_greedy for row in rows)
 
 
-def greedy(logits: Tensor, rows: list[Row]) -> Tensor:
+def greedy(logits: Tensor) -> Tensor:
     """logits [rows, vocab] -> [rows] int32, -1 where they are not finite."""
     finite = torch.isfinite(logits.sum(dim=-1, dtype=torch.float32))
-    return torch.where(finite, _bounded(logits, rows).argmax(dim=-1), -1).int()
+    return torch.where(finite, logits.argmax(dim=-1), -1).int()
 
 
 def draw(logits: Tensor, rows: list[Row]) -> Drawn:
     """logits [rows, vocab], which stay as they are."""
     if is_greedy(rows):
-        return Drawn(rows, greedy(logits, rows))
+        return Drawn(rows, greedy(logits))
     raw = logits.float()
     finite = torch.isfinite(raw.sum(dim=-1))
-    raw = _bounded(raw, rows)
     logits = raw.clone()
     for index, row in enumerate(rows):
         _penalize(logits[index], row)
@@ -126,16 +120,6 @@ def draw(logits: Tensor, rows: list[Row]) -> Drawn:
         tokens[drawn] = _draw(logits[drawn], [rows[index] for index in drawn])
     likely = _likely(raw, tokens, rows)
     return Drawn(rows, torch.where(finite, tokens, -1).int(), likely)
-
-
-def _bounded(logits: Tensor, rows: list[Row]) -> Tensor:
-    """With -inf for what is no token of a row's adapter."""
-    num_columns = logits.shape[1]
-    sizes = [row.vocab_size or num_columns for row in rows]
-    if min(sizes, default=num_columns) == num_columns:
-        return logits
-    columns = torch.arange(num_columns, device=logits.device)
-    return logits.masked_fill(columns >= torch.tensor(sizes, device=logits.device).unsqueeze(1), -torch.inf)
 
 
 def _likely(raw: Tensor, tokens: Tensor, rows: list[Row]) -> Likely | None:
@@ -151,22 +135,17 @@ def _penalize(logits: Tensor, row: Row) -> None:
     """One row [vocab] in place: penalties, and no end before min_new_tokens."""
     s = row.sampling
     if s.repetition_penalty != 1.0:
-        seen = torch.tensor(_known(sorted(set(row.history)), logits), device=logits.device)
+        seen = torch.tensor(sorted(set(row.history)), device=logits.device)
         values = logits[seen]
         logits[seen] = torch.where(values > 0, values / s.repetition_penalty, values * s.repetition_penalty)
     if (s.presence_penalty or s.frequency_penalty) and row.num_answered:
         # Counted here and not on the device, which would have to be waited for.
-        counts = Counter(_known(row.history[row.num_prompt :], logits))
+        counts = Counter(row.history[row.num_prompt :])
         ids = torch.tensor(list(counts), device=logits.device)
         times = torch.tensor(list(counts.values()), device=logits.device)
         logits[ids] -= s.presence_penalty + s.frequency_penalty * times
     if row.num_answered < s.min_new_tokens and s.stop_token_ids:
-        logits[_known(s.stop_token_ids, logits)] = -torch.inf
-
-
-def _known(ids: Iterable[int], logits: Tensor) -> list[int]:
-    """Those that the head has a row for: an adapter may know more tokens than it can say."""
-    return [token for token in ids if token < logits.shape[0]]
+        logits[list(s.stop_token_ids)] = -torch.inf
 
 
 def _draw(logits: Tensor, rows: list[Row]) -> Tensor:

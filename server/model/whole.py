@@ -16,6 +16,9 @@ from server.kernels.fused import rms_norm
 from server.model.config import FIRST_VIRTUAL
 from server.model.operations import Norms, Operations, resolve
 
+# A logit that no draw ever takes; a number, because rows with others are failures.
+UNSAYABLE = -6e4
+
 
 @dataclass(frozen=True)
 class WholeRows:
@@ -38,7 +41,7 @@ class WholeRows:
 
 @dataclass(frozen=True)
 class WholeStep:
-    """vocab_size: columns of the logits, enough for every adapter's tokens."""
+    """vocab_size: columns of the logits, enough for every token that any of the adapters knows."""
 
     members: list[WholeRows]
     vocab_size: int
@@ -74,8 +77,8 @@ class WholeStep:
         return None
 
     def head(self, logits: Tensor, x: Tensor) -> Tensor:
-        """logits [sampled, vocab] of x [sampled, hidden]; columns beyond a row's own vocabulary are zeros."""
-        logits = F.pad(logits, (0, self.vocab_size - logits.shape[1]))
+        """logits [sampled, vocab] of x [sampled, hidden]; nobody says what is no token of their adapter."""
+        logits = F.pad(logits, (0, self.vocab_size - logits.shape[1]), value=UNSAYABLE)
         for member in self.members:
             if member.weights.head is not None:
                 _change_head(logits[member.sampled], x[member.sampled], member.weights.head)

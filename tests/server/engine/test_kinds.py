@@ -197,7 +197,7 @@ def test_a_resubmission_goes_on_where_the_answer_stopped(plain: House, kind: str
 def test_penalties_look_at_what_was_said_and_at_no_virtual_token(plain: House) -> None:
     driven = plain.drive()
     sampling = {"repetition_penalty": 1.3, "frequency_penalty": 0.2, "min_new_tokens": 3}
-    asked = [ask(driven, kind, prompt_of(kind), stop_token_ids=(VOCAB + 1,), **sampling) for kind in KINDS]
+    asked = [ask(driven, kind, prompt_of(kind), stop_token_ids=(7,), **sampling) for kind in KINDS]
     answers = driven.answers(*asked)
     assert driven.failures == {}
     assert all(0 <= token < VOCAB + ADDED for answer in answers for token in answer)
