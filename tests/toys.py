@@ -12,12 +12,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from adapters import LocalStore
 from adapters.format import inspect
-from adapters.manifest import BaseShapes
 from server.engine.build import build_engine
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.messages import Abort, Failure, Sampling, Submit, Token
 from server.model.config import ModelConfig
+from server.model.provider import base_shapes
 
 VOCAB = 320
 SMALL = {
@@ -84,7 +84,7 @@ def make_adapter(base: Path, folder: Path, seed: int = 1, **options: Any) -> Pat
 
 def store_adapter(root: Path, base: Path, folder: Path, name: str, tenant: str = "default") -> str:
     """Through the store's front door; returns the digest."""
-    shapes = BaseShapes(ModelConfig.from_hf(AutoConfig.from_pretrained(base)).linear_shapes())
+    shapes = base_shapes(ModelConfig.from_hf(AutoConfig.from_pretrained(base)), "", "")
     manifest = inspect(folder, shapes, 256)
     store = LocalStore(root)
     try:

@@ -43,6 +43,21 @@ class Checkpoint:
             raise UnsupportedModel(f"the checkpoint lacks the tensor {name}")
         return self._file_of[name].get_tensor(name)  # type: ignore[no-any-return]
 
+    def names(self) -> list[str]:
+        return sorted(self._file_of)
+
+    def shape(self, name: str) -> list[int]:
+        return list(self._file_of[name].get_slice(name).get_shape())
+
+    def rows(self, name: str, count: int) -> Tensor:
+        """Up to `count` rows of a tensor, from its first to its last, evenly apart; a vector is one row."""
+        shape = self.shape(name)
+        if len(shape) < 2 or shape[0] <= count:
+            return self[name].reshape(-1)
+        source = self._file_of[name].get_slice(name)
+        places = [i * (shape[0] - 1) // (count - 1) for i in range(count)]
+        return torch.cat([source[place : place + 1].reshape(-1) for place in places])
+
 
 def _read_ahead(path: Path) -> None:
     """The system reads the file while its tensors are worked on one after another."""
