@@ -5,8 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from server.engine.scheduler import Chosen
-from server.engine.sequence import UNKNOWN
+from server.engine.sequence import UNKNOWN, Chosen
 from server.kernels.attention import AttentionPlan, Chunk, DecodeGroup
 from server.kernels.lora import Segment
 from server.model.linears import LoraStep

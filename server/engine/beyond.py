@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 import torch
 
-from server.engine.scheduler import Chosen
+from server.engine.sequence import Chosen
 from server.kernels.adjust import RowChanges
 from server.kernels.lora import Segment
 from server.model.adapter import AdapterBlob

@@ -10,7 +10,8 @@ from server.engine.config import EngineConfig
 from server.engine.messages import Abort, Command, Prepare, Stats, StepReport, Submit, Token
 from server.engine.preparer import Preparer
 from server.engine.runner import Launched, Runner
-from server.engine.scheduler import Chosen, Scheduler
+from server.engine.scheduler import Scheduler
+from server.engine.sequence import Chosen
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from server.engine.paged import MOST_DECODES, Layout, decode_layout
-from server.engine.scheduler import Chosen
+from server.engine.sequence import Chosen
 
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, MOST_DECODES)
 # Logits and tokens of a step, from its layout and its ints on the device.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from server.engine.batch import ids_of
-from server.engine.scheduler import Chosen
+from server.engine.sequence import Chosen
 from server.kernels.attention import PagedPlan
 from server.kernels.lora import AdapterMemory, SlotBatch
 from server.kernels.tiles import CHUNK_ROWS, DECODE_ROWS, make_tiles

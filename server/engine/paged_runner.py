@@ -11,7 +11,7 @@ from server.engine.graphs import Graphs, bucket_of
 from server.engine.paged import MOST_DECODES, Ints, Layout, most_ints, pack
 from server.engine.runner import Launched, rows_of
 from server.engine.sampler import Drawn, Row, draw, is_greedy
-from server.engine.scheduler import Chosen
+from server.engine.sequence import Chosen
 from server.engine.slots import AdapterSlots
 from server.engine.transfer import Transfers
 from server.kernels.fused_cuda import greedy

@@ -9,8 +9,7 @@ from torch import Tensor
 from server.engine.batch import build_step, sort_by_slot
 from server.engine.beyond import beyond_pairs, write_prefixes
 from server.engine.sampler import Drawn, Row, Sampled, draw
-from server.engine.scheduler import Chosen
-from server.engine.sequence import Sequence
+from server.engine.sequence import Chosen, Sequence
 from server.engine.slots import AdapterSlots
 from server.model.decoder import Decoder, KvCache
 from server.model.packs import Packs, pack

@@ -3,29 +3,13 @@
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass
 
 from server.engine.blocks import BlockPool, extend_hashes, salt
 from server.engine.messages import Failure, Started, Submit, Token
 from server.engine.queue import FairQueue
 from server.engine.sampler import Sampled
-from server.engine.sequence import UNKNOWN, Sequence
+from server.engine.sequence import UNKNOWN, Chosen, Sequence
 from server.engine.slots import AdapterSlots, AdapterUnavailable
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The step computes `num_tokens` of the sequence's tokens, from `start` on.
-
-    samples: it reaches the last token, so that a new one follows. written: tokens just before `start` whose
-    keys and values, which come with the adapter, go to the cache in the same step.
-    """
-
-    sequence: Sequence
-    num_tokens: int
-    start: int
-    samples: bool
-    written: int = 0
 
 
 class Scheduler:

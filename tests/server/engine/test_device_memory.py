@@ -18,8 +18,7 @@ from server.engine.batch import build_step, sort_by_slot
 from server.engine.device_memory import Arena, Placed
 from server.engine.host_cache import HostCache
 from server.engine.paged import Layout, decode_layout, pack
-from server.engine.scheduler import Chosen
-from server.engine.sequence import UNKNOWN, Sequence
+from server.engine.sequence import UNKNOWN, Chosen, Sequence
 from server.engine.slots import AdapterSlots, AdapterUnavailable
 from server.model.adapter import AdapterBlob
 from server.model.blob import make_blob
