@@ -17,7 +17,7 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.messages import Abort, Failure, Sampling, Submit, Token
 from server.model.config import ModelConfig
-from server.model.provider import base_shapes
+from server.model.shapes import base_shapes
 
 VOCAB = 320
 SMALL = {
@@ -84,7 +84,7 @@ def make_adapter(base: Path, folder: Path, seed: int = 1, **options: Any) -> Pat
 
 def store_adapter(root: Path, base: Path, folder: Path, name: str, tenant: str = "default") -> str:
     """Through the store's front door; returns the digest."""
-    shapes = base_shapes(ModelConfig.from_hf(AutoConfig.from_pretrained(base)), "", "")
+    shapes = base_shapes(ModelConfig.from_hf(AutoConfig.from_pretrained(base)))
     manifest = inspect(folder, shapes, 256)
     store = LocalStore(root)
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from adapters.errors import InvalidAdapter
+from adapters.fingerprint import base_fingerprint
 from adapters.manifest import Manifest
 from server.engine.blocks import BlockPool
 from server.engine.config import EngineConfig
@@ -25,9 +26,8 @@ from server.engine.slots import AdapterSlots
 from server.model.acceleration import accelerate, why_not
 from server.model.adapter import AdapterBlob
 from server.model.decoder import Decoder
-from server.model.fingerprint import fingerprint
 from server.model.loader import find_folder, load_decoder
-from server.model.provider import base_shapes
+from server.model.shapes import base_shapes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -45,8 +45,7 @@ def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     dtype = _dtype(config, device)
     folder = find_folder(config.base)
     decoder = load_decoder(folder, config.quantization, dtype, device, config.double_quant, _log_progress)
-    mark = fingerprint(folder, config.quantization, config.double_quant)
-    shapes = base_shapes(decoder.config, config.quantization, mark)
+    shapes = base_shapes(decoder.config, base_fingerprint(folder, _recipe(config)), config.quantization)
     max_context = min(config.max_context or decoder.config.max_context, decoder.config.max_context)
     engine, plan = make_engine(config, decoder, max_context, AdapterReader(config, decoder, shapes))
     ready = Ready(
@@ -98,6 +97,15 @@ def make_engine(
     overlaps = like.is_cuda if config.overlap == "auto" else config.overlap == "on"
     preparer = Preparer(read.prepare if isinstance(read, AdapterReader) else _refuse)
     return Engine(config, scheduler, runner, preparer, overlaps), plan
+
+
+def _recipe(config: EngineConfig) -> str:
+    """All that decides the weights which are served, in a word; trainers round scales as QLoRA does."""
+    return (
+        "nf4-plain-scales"
+        if config.quantization == "nf4" and not config.double_quant
+        else config.quantization
+    )
 
 
 def _refuse(folder: Path, manifest: Manifest) -> Manifest:

@@ -5,9 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from adapters.manifest import BaseShapes
 from adapters.shapes import EMBEDDING, HEAD
-from server.model.config import ModelConfig
 from server.model.decoder import Decoder
 from server.model.parts import FUSED, linear_parts
 
@@ -53,40 +51,6 @@ class ServedWeights:
 
     def _aside(self) -> AbstractContextManager[object]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
-
-
-def base_shapes(config: ModelConfig, quantization: str, fingerprint: str) -> BaseShapes:
-    """What adapters are checked against."""
-    return BaseShapes(
-        linears=config.linear_shapes(),
-        biases=frozenset(name for name in config.linear_shapes() if _has_bias(name, config)),
-        norms=_norms(config),
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        tied=config.tied_embeddings,
-        num_layers=config.num_layers,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        fingerprint=fingerprint,
-        quantization=quantization,
-    )
-
-
-def _has_bias(name: str, config: ModelConfig) -> bool:
-    has = {"qkv": config.qkv_bias, "o": config.o_bias, "gate_up": config.mlp_bias, "down": config.mlp_bias}
-    return has[_place(name)[1]]
-
-
-def _norms(config: ModelConfig) -> dict[str, int]:
-    of_layer = {"input_layernorm": config.hidden_size, "post_attention_layernorm": config.hidden_size}
-    if config.qk_norm:
-        of_layer |= {"self_attn.q_norm": config.head_dim, "self_attn.k_norm": config.head_dim}
-    norms = {
-        f"model.layers.{layer}.{name}": size
-        for layer in range(config.num_layers)
-        for name, size in of_layer.items()
-    }
-    return norms | {"model.norm": config.hidden_size}
 
 
 def _place(name: str) -> tuple[int, str, int]:

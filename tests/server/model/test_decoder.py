@@ -23,7 +23,7 @@ from server.model.decoder import Decoder, KvCache
 from server.model.linears import LoraStep
 from server.model.loader import Checkpoint, load_decoder
 from server.model.packs import pack
-from server.model.provider import base_shapes
+from server.model.shapes import base_shapes
 from server.model.step import Step
 from tests.toys import FAMILIES, SMALL, VOCAB, make_adapter, make_model
 
@@ -60,7 +60,7 @@ def forward(decoder: Decoder, prompts: list[list[int]], lora: LoraStep | None = 
 
 def blob_of(folder: Path, decoder: Decoder) -> AdapterBlob:
     """A PEFT folder in the decoder's shape."""
-    shapes = base_shapes(decoder.config, "", "")
+    shapes = base_shapes(decoder.config)
     manifest = inspect(folder, shapes, 256)
     return make_blob(load(folder, manifest, shapes, 256), decoder.config, torch.float32)
 
