@@ -29,9 +29,9 @@ class Preparer:
 
     def take(self) -> list[Prepared]:
         """What is done since the last call."""
-        done = [future.result() for future in self._under_way if future.done()]
-        self._under_way = [future for future in self._under_way if not future.done()]
-        return done
+        done = [future for future in self._under_way if future.done()]
+        self._under_way = [future for future in self._under_way if future not in done]
+        return [future.result() for future in done]
 
     def close(self) -> None:
         """What has not begun never will."""
