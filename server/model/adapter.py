@@ -1,16 +1,19 @@
 """An adapter in the shape of the decoder's linears: one contiguous blob."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adapters.normal import AdapterWeights
 from server.model.tables import from_tables
 
+# Memory for so many elements of a dtype.
+Allocate = Callable[[int, torch.dtype], Tensor]
 # Elements; what begins at a multiple can be read 16 bytes at a time.
 ALIGNMENT = 8
 # Stands for a layer's number where the tables do.
@@ -125,6 +128,10 @@ class AdapterBlob:
         for table in self.tables:
             yield table.name, self.table(table)
 
+    def overflows(self) -> str:
+        """What in it is no finite number; "" if all is. Not by `flat`, whose vectors are of another dtype."""
+        return next((what for what, tensor in self.tensors() if not tensor.isfinite().all()), "")
+
     def layers(self) -> list[slice]:
         """Where each layer's part stands, one after another, the tables last; a layer unchanged has none."""
         starts = list(self._starts().values())
@@ -146,18 +153,17 @@ class AdapterBlob:
 
     def places(self, num_layers: int) -> Tensor:
         """[layers, 7, 4] int32, a slot's rows of AdapterMemory.places."""
-        places = torch.zeros(num_layers, 7, 4, dtype=torch.int32)
+        rows: list[list[tuple[int, ...]]] = [[(0, 0, 0, 0)] * 7 for _ in range(num_layers)]
         for pair in self.pairs:
-            row = (pair.a_at // ALIGNMENT, pair.b_at // ALIGNMENT, pair.rank, 0)
-            places[pair.layer, pair.part] = torch.tensor(row, dtype=torch.int32)
-        return places
+            rows[pair.layer][pair.part] = (pair.a_at // ALIGNMENT, pair.b_at // ALIGNMENT, pair.rank, 0)
+        return torch.from_numpy(np.array(rows, dtype=np.int32))
 
     def extras(self, num_layers: int) -> Tensor:
         """[layers, 7, 4] int32, a slot's rows of AdapterMemory.extras."""
-        extras = torch.full((num_layers, 7, 4), -1, dtype=torch.int32)
+        extras = np.full((num_layers, 7, 4), -1, dtype=np.int32)
         for vector in self.vectors:
             extras[vector.layer, vector.part, vector.kind] = vector.at // ALIGNMENT
-        return extras
+        return torch.from_numpy(extras)
 
     def _view(self, at: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         size = math.prod(shape) * dtype.itemsize // self.flat.element_size()

@@ -12,6 +12,7 @@ from server.model.adapter import (
     GAIN,
     INPUT_GAIN,
     AdapterBlob,
+    Allocate,
     Pair,
     Table,
     Vector,
@@ -22,8 +23,13 @@ from server.model.parts import FUSED, linear_parts
 from server.model.tables import to_tables, vocab_size
 
 
-def make_blob(weights: AdapterWeights, config: ModelConfig, dtype: torch.dtype) -> AdapterBlob:
-    """Every linear that the weights name must be one of the base's."""
+def make_blob(
+    weights: AdapterWeights, config: ModelConfig, dtype: torch.dtype, allocate: Allocate | None = None
+) -> AdapterBlob:
+    """Every linear that the weights name must be one of the base's.
+
+    allocate: where the blob stands, whatever was there before; fresh memory unless told.
+    """
     plan = _Plan(dtype)
     changes = 0
     for layer, linear, part, name, column in _places(config):
@@ -35,7 +41,8 @@ def make_blob(weights: AdapterWeights, config: ModelConfig, dtype: torch.dtype) 
     for name, table in to_tables(weights).items():
         plan.add_table(name, table)
     known = vocab_size(weights, config.vocab_size)
-    return plan.fill(0 if known == config.vocab_size else known)
+    flat = (allocate or _fresh)(plan.at, dtype)
+    return plan.fill(flat, 0 if known == config.vocab_size else known)
 
 
 @dataclass
@@ -44,6 +51,7 @@ class _Plan:
 
     dtype: torch.dtype
     at: int = 0
+    used: int = 0
     pairs: list[tuple[Pair, Tensor, Tensor]] = field(default_factory=list)
     vectors: list[tuple[Vector, Tensor]] = field(default_factory=list)
     tables: list[tuple[Table, Tensor]] = field(default_factory=list)
@@ -53,7 +61,7 @@ class _Plan:
         if change.low_rank is not None:
             a, b = change.low_rank.a, change.low_rank.b
             rank, width_in, width_out = *a.shape, b.shape[0]
-            a_at, b_at = self._take(a.numel()), self._take(width_out * round_up(rank))
+            a_at, b_at = self._take(a.numel()), self._take(width_out * round_up(rank), width_out * rank)
             pair = Pair(layer, linear, part, column, rank, width_in, width_out, a_at, b_at)
             self.pairs.append((pair, a, b))
         for kind, values in ((GAIN, change.gain), (BIAS, change.bias), (INPUT_GAIN, change.input_gain)):
@@ -67,8 +75,10 @@ class _Plan:
         at = self._take_bytes(table.numel() * dtype.itemsize)
         self.tables.append((Table(name, tuple(table.shape), dtype, at), table))
 
-    def fill(self, vocab_size: int) -> AdapterBlob:
-        flat = torch.zeros(self.at, dtype=self.dtype)
+    def fill(self, flat: Tensor, vocab_size: int) -> AdapterBlob:
+        if self.at > self.used:
+            # Between the parts and beside the ranks.
+            flat.zero_()
         blob = AdapterBlob(
             flat,
             tuple(pair for pair, _, _ in self.pairs),
@@ -88,10 +98,15 @@ class _Plan:
     def _take_bytes(self, num_bytes: int) -> int:
         return self._take(num_bytes // self.dtype.itemsize)
 
-    def _take(self, count: int) -> int:
+    def _take(self, count: int, used: int | None = None) -> int:
         at = self.at
+        self.used += count if used is None else used
         self.at += round_up(count)
         return at
+
+
+def _fresh(num_elements: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(num_elements, dtype=dtype)
 
 
 def _places(config: ModelConfig) -> Iterator[tuple[int, str, int, str, int]]:

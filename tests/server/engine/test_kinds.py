@@ -1,5 +1,6 @@
 """Adapters of every kind in one batch: each answers as its equations say, whoever its neighbours are."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from server.engine.config import EngineConfig
 from server.model.adapter import AdapterBlob
 from server.model.blob import make_blob
 from server.model.config import FIRST_VIRTUAL, ModelConfig
+from server.model.decoder import Decoder
 from server.model.loader import load_decoder
 from server.model.parts import FUSED
 from tests.changes import ADDED, KINDS, NUM_VIRTUAL, apply, greedy_answer, weights_of
@@ -23,27 +25,38 @@ from tests.toys import VOCAB, Driven
 NUM_TOKENS = 12
 SEEDED = {"temperature": 0.9, "top_k": 40, "top_p": 0.95, "seed": 1234}
 NAMES = {"slots": "adapter_slots"}
-CPU = torch.device("cpu")
 
 
 class House:
     """One base with an adapter of every kind, named by its kind."""
 
-    def __init__(self, base: Path, quantization: str = "none") -> None:
+    def __init__(self, base: Path, quantization: str = "none", device: str = "cpu") -> None:
         self.base = base
+        self.quantization = quantization
+        self.device = torch.device(device)
         self.config = ModelConfig.from_hf(AutoConfig.from_pretrained(base))
-        self.decoder = load_decoder(base, quantization, torch.float32, CPU)
         # Other weights than `weights_of` has, by kind.
         self.weights: dict[str, AdapterWeights] = {}
 
-    def read(self, kind: str) -> AdapterBlob:
-        weights = self.weights.get(kind) or weights_of(kind, self.config)
-        return make_blob(weights, self.config, torch.float32)
+    @cached_property
+    def decoder(self) -> Decoder:
+        return self.load(torch.float32)
 
-    def drive(self, **options: Any) -> Driven:
+    def load(self, dtype: torch.dtype) -> Decoder:
+        return load_decoder(self.base, self.quantization, dtype, self.device)
+
+    def drive(self, decoder: Decoder | None = None, **options: Any) -> Driven:
+        decoder = decoder or self.decoder
+        dtype = decoder.embedding.dtype
+
+        def read(kind: str) -> AdapterBlob:
+            weights = self.weights.get(kind) or weights_of(kind, self.config)
+            blob = make_blob(weights, self.config, dtype)
+            return blob.pinned() if self.device.type == "cuda" else blob
+
         defaults = {"threads": 1, "cache_tokens": 4096, "debug_checks": True, "adapter_slots": 32}
         config = EngineConfig(base=str(self.base), **{**defaults, **options})
-        return Driven(make_engine(config, self.decoder, self.config.max_context, self.read)[0])
+        return Driven(make_engine(config, decoder, self.config.max_context, read)[0])
 
     def oracle(self, weights: AdapterWeights) -> Any:
         model = AutoModelForCausalLM.from_pretrained(self.base, dtype=torch.float32)
