@@ -46,7 +46,9 @@ class LoraStep:
 
     def adjusted(self, layer: int, linear: str, parts: tuple[Part, ...]) -> Adjusted | None:
         """What they do to it besides; None: nothing."""
-        changes = self.packs.changes.get((layer, linear), {})
+        changes = self.packs.changes.get((layer, linear))
+        if changes is None:
+            return None
         members = [RowChanges(s, changes[s.index]) for s in self.segments if s.index in changes]
         return TorchAdjusted(members, len(parts) > 1) if members else None
 

@@ -16,8 +16,8 @@ from server.kernels.fused import rms_norm
 from server.model.config import FIRST_VIRTUAL
 from server.model.operations import Norms, Operations, resolve
 
-# A logit that no draw ever takes; a number, because rows with others are failures.
-UNSAYABLE = -6e4
+# Logits that no draw ever takes; numbers, because rows with others are failures. No logit comes near.
+UNSAYABLE = {torch.float32: -1e30, torch.bfloat16: -1e30, torch.float16: -6e4}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class WholeStep:
 
     def head(self, logits: Tensor, x: Tensor) -> Tensor:
         """logits [sampled, vocab] of x [sampled, hidden]; nobody says what is no token of their adapter."""
-        logits = F.pad(logits, (0, self.vocab_size - logits.shape[1]), value=UNSAYABLE)
+        logits = F.pad(logits, (0, self.vocab_size - logits.shape[1]), value=UNSAYABLE[logits.dtype])
         for member in self.members:
             if member.weights.head is not None:
                 _change_head(logits[member.sampled], x[member.sampled], member.weights.head)
