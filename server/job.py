@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adapters.kinds import KINDS
 from adapters.store import AdapterVersion
 from server.engine.messages import Sampling, Submit
 from server.model.config import FIRST_VIRTUAL
@@ -11,8 +12,8 @@ from server.requests import GenerateParams
 # Odd, so that all samples of a request have seeds of their own; the golden ratio, so that they are far apart.
 SEED_STRIDE = 0x9E3779B97F4A7C15
 
-# The kind of adapter whose virtual tokens are keys and values.
-PREFIX_TUNING = "prefix_tuning"
+# The kinds of adapters whose virtual tokens are keys and values.
+FILLING_CACHE = frozenset(kind.name for kind in KINDS.values() if kind.fills_cache)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Job:
             sampling=self._sampling(index),
             arrived_at=self.arrived_at,
             num_virtual=self.num_virtual,
-            has_keys=self.num_virtual > 0 and self._kind == PREFIX_TUNING,
+            has_keys=self.num_virtual > 0 and self._kind in FILLING_CACHE,
         )
 
     def _sampling(self, index: int) -> Sampling:
