@@ -1,7 +1,6 @@
 """Whose words: the base's tokenizer and template, or those that an adapter brought."""
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -72,14 +71,5 @@ def read_text(base: str, folder: Path, manifest: Manifest) -> Text:
             raise InvalidAdapter([f"{spec.name} is not the file that was checked; its bytes changed on disk"])
     if "tokenizer.json" in brought:
         return Text(str(folder), is_own=False)
-    return Text(base, is_own=False, chat_template=_template(folder, brought))
-
-
-def _template(folder: Path, brought: set[str]) -> str | None:
-    """The chat template among files without a tokenizer; the file of its own counts, as in transformers."""
-    if "chat_template.jinja" in brought:
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    if "tokenizer_config.json" not in brought:
-        return None
-    found = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
-    return found if isinstance(found, str) else None
+    template = folder / "chat_template.jinja"
+    return Text(base, is_own=False, chat_template=template.read_text(encoding="utf-8"))
