@@ -35,7 +35,7 @@ from server.journal import Journal
 from server.link import EngineLink
 from server.metrics import Metrics
 from server.scrape import Scrape
-from server.text import Text
+from server.texts import Texts
 from server.tiers import Tiers
 from server.uploading import Uploading
 
@@ -85,20 +85,21 @@ class Front:
 
     def __init__(self, config: ServerConfig, link_factory: LinkFactory) -> None:
         base = read_base(config.base)
-        text = Text(config.base)
         metrics = Metrics()
         self._config = config
         self._metrics = metrics
         self._link = link_factory(config)
         metrics.registry.register(EngineCollector(self._link, config.vllm_metrics))
-        self._directory = Directory(_open_store(config), self._link.news)
-        self._uploads = Uploading(self._directory, self._link, config.max_rank, config.max_adapter_bytes)
-        self._tiers = Tiers(self._directory, self._link)
+        store = _open_store(config)
+        self._directory = directory = Directory(store, self._link.news)
+        texts = Texts(config.base, lambda digest: store.folder(digest, directory.is_held))
+        self._uploads = Uploading(directory, self._link, texts, config.max_rank, config.max_adapter_bytes)
+        self._tiers = Tiers(directory, self._link)
         self._journal = Journal(AuditLog(config.audit_folder, config.audit_file_bytes))
         self._generating = Admission(config.queue_limit, "sequences")
         self._uploading = Admission(MAX_UPLOADS, "uploads")
         self._inference = InferenceService(
-            config, base, text, self._link, self._directory, self._generating, metrics
+            config, base, texts, self._link, self._directory, self._generating, metrics
         )
         self._adapters = AdapterService(
             self._directory, self._uploads, self._tiers, self._link, self._uploading, self._journal

@@ -16,13 +16,14 @@ from adapters.errors import (
     UploadRejected,
     UploadTaken,
 )
-from adapters.manifest import BaseShapes, FileSpec
+from adapters.manifest import FileSpec
 from adapters.sandbox import inspect_in_sandbox
 from adapters.staging import Staging
 from adapters.store import AdapterVersion
 from server.directory import Directory
 from server.errors import InvalidRequest
 from server.link import EngineLink, require_ready
+from server.texts import Texts
 from server.workers import run
 
 MAX_OUTCOMES = 1000
@@ -49,10 +50,13 @@ class Chunk:
 class Uploading:
     """Belongs to the event loop's thread; files are written and checked on threads of its own."""
 
-    def __init__(self, directory: Directory, link: EngineLink, max_rank: int, max_bytes: int) -> None:
+    def __init__(
+        self, directory: Directory, link: EngineLink, texts: Texts, max_rank: int, max_bytes: int
+    ) -> None:
         self._directory = directory
         self._uploads = directory.store.uploads
         self._link = link
+        self._texts = texts
         self._max_rank = max_rank
         self._max_bytes = max_bytes
         self._pool = ThreadPoolExecutor(4, "upload")
@@ -104,13 +108,15 @@ class Uploading:
         self._directory.news.tell()
 
     async def _store(self, staging: Staging, writer: int) -> AdapterVersion:
-        """Seals, checks and commits. Raises NotReady while nobody knows the base."""
-        shapes = BaseShapes(require_ready(self._link).linears)
+        """Seals, checks, prepares and commits. Raises NotReady while there is no engine."""
+        shapes = require_ready(self._link).shapes
         declaration = staging.declaration
         await run(self._pool, lambda: staging.seal(writer))
         self._note(declaration, Outcome())
         check = inspect_in_sandbox
-        manifest = await run(self._pool, lambda: check(staging.folder, shapes, self._max_rank))
+        checked = await run(self._pool, lambda: check(staging.folder, shapes, self._max_rank))
+        await self._texts.check(staging.folder, checked)
+        manifest = await self._link.prepare(staging.folder, checked)
         store = self._directory.store
         version = await run(
             self._pool, lambda: store.commit(staging, declaration.tenant, declaration.name, manifest)

@@ -14,13 +14,18 @@ from server.kernels.lora import AdapterMemory
 from server.model.adapter import ALIGNMENT, AdapterBlob
 from server.model.config import ModelConfig
 
+# A slot's rows of AdapterMemory.places and .extras.
+Tables = tuple[torch.Tensor, torch.Tensor]
+
 
 @dataclass
 class Placed:
-    """An adapter on the device. `landed` is None once its copy is done."""
+    """An adapter on the device, in a slot's generation. `landed` is None once its copy is done."""
 
     blob: AdapterBlob
     num_bytes: int
+    slot: int = 0
+    generation: int = 0
     landed: "torch.cuda.Event | None" = None
     # (start, length) of what it takes of the arena, in units of ALIGNMENT elements.
     extents: tuple[tuple[int, int], ...] = ()
@@ -41,7 +46,7 @@ class DeviceMemory(Protocol):
     def fits(self, blob: AdapterBlob, without: list[Placed]) -> bool:
         """Whether it could be placed if those were removed."""
 
-    def place(self, slot: int, blob: AdapterBlob) -> Placed | None:
+    def place(self, slot: int, blob: AdapterBlob, generation: int = 0) -> Placed | None:
         """Begins to copy; None if there is no room."""
 
     def remove(self, placed: Placed) -> None:
@@ -63,8 +68,8 @@ class HostMemory:
     def fits(self, blob: AdapterBlob, without: list[Placed]) -> bool:
         return True
 
-    def place(self, slot: int, blob: AdapterBlob) -> Placed | None:
-        return Placed(blob, blob.num_bytes)
+    def place(self, slot: int, blob: AdapterBlob, generation: int = 0) -> Placed | None:
+        return Placed(blob, blob.num_bytes, slot, generation)
 
     def remove(self, placed: Placed) -> None:
         return
@@ -83,7 +88,8 @@ class Arena:
         self._extents = Extents(num_bytes // self._unit)
         self._num_layers = config.num_layers
         places = torch.zeros(num_slots + 1, config.num_layers, 7, 4, dtype=torch.int32, device=like.device)
-        self.memory = AdapterMemory(like.new_zeros(self._extents.size * ALIGNMENT), places, max_rank)
+        weights, extras = like.new_zeros(self._extents.size * ALIGNMENT), torch.full_like(places, -1)
+        self.memory = AdapterMemory(weights, places, max_rank, extras)
         self._stream = torch.cuda.Stream(like.device) if like.is_cuda else None
 
     def capacity(self) -> int | None:
@@ -98,14 +104,17 @@ class Arena:
             extents.give_back(start, length)
         return extents.take(_lengths(blob)) is not None
 
-    def place(self, slot: int, blob: AdapterBlob) -> Placed | None:
+    def place(self, slot: int, blob: AdapterBlob, generation: int = 0) -> Placed | None:
         lengths = _lengths(blob)
         starts = self._extents.take(lengths)
         if starts is None:
             return None
         moved = blob.moved(self.memory.weights, [start * ALIGNMENT for start in starts])
         extents = tuple(zip(starts, lengths, strict=True))
-        return Placed(moved, blob.num_bytes, self._copy(slot, blob, moved, extents), extents)
+        tables = moved.places(self._num_layers), moved.extras(self._num_layers)
+        tables[0][0, 0, 3] = generation
+        landed = self._copy(slot, blob, tables, extents)
+        return Placed(moved, blob.num_bytes, slot, generation, landed, extents)
 
     def remove(self, placed: Placed) -> None:
         for start, length in placed.extents:
@@ -113,24 +122,27 @@ class Arena:
 
     def check(self, placed: list[Placed]) -> None:
         self._extents.check([extent for each in placed for extent in each.extents])
+        held = self.memory.places[:, 0, 0, 3].tolist()
+        wrong = [p.slot for p in placed if p.is_resident() and held[p.slot] != p.generation]
+        assert not wrong, f"slots {wrong} hold other generations on the device than in the books"
 
     def _copy(
-        self, slot: int, blob: AdapterBlob, moved: AdapterBlob, extents: tuple[tuple[int, int], ...]
+        self, slot: int, blob: AdapterBlob, tables: Tables, extents: tuple[tuple[int, int], ...]
     ) -> "torch.cuda.Event | None":
-        places = moved.places(self._num_layers)
         if self._stream is None:
-            self._write(slot, blob, places, extents)
+            self._write(slot, blob, tables, extents)
             return None
         # What stood here before may still be read by the step under way.
         self._stream.wait_stream(torch.cuda.current_stream(self.memory.weights.device))
         with torch.cuda.stream(self._stream):
-            self._write(slot, blob, places.pin_memory(), extents)
+            places, extras = tables
+            self._write(slot, blob, (places.pin_memory(), extras.pin_memory()), extents)
             landed = torch.cuda.Event()
             landed.record(self._stream)
         return landed
 
     def _write(
-        self, slot: int, blob: AdapterBlob, places: torch.Tensor, extents: tuple[tuple[int, int], ...]
+        self, slot: int, blob: AdapterBlob, tables: Tables, extents: tuple[tuple[int, int], ...]
     ) -> None:
         """One copy for each stretch: one altogether, unless the memory is in pieces."""
         at = 0
@@ -138,7 +150,9 @@ class Arena:
             target = self.memory.weights[start * ALIGNMENT : (start + length) * ALIGNMENT]
             target.copy_(blob.flat[at : at + length * ALIGNMENT], non_blocking=True)
             at += length * ALIGNMENT
-        self.memory.places[slot].copy_(places, non_blocking=True)
+        assert self.memory.extras is not None
+        for rows, values in zip((self.memory.places, self.memory.extras), tables, strict=True):
+            rows[slot].copy_(values, non_blocking=True)
 
 
 def _lengths(blob: AdapterBlob) -> list[int]:

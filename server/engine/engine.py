@@ -7,9 +7,11 @@ from collections import deque
 import torch
 
 from server.engine.config import EngineConfig
-from server.engine.messages import Abort, Command, Stats, StepReport, Submit, Token
+from server.engine.messages import Abort, Command, Prepare, Stats, StepReport, Submit, Token
+from server.engine.preparer import Preparer
 from server.engine.runner import Launched, Runner
-from server.engine.scheduler import Chosen, Scheduler
+from server.engine.scheduler import Scheduler
+from server.engine.sequence import Chosen
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +23,19 @@ class Engine:
     """
 
     def __init__(
-        self, config: EngineConfig, scheduler: Scheduler, runner: Runner, overlap: bool = False
+        self,
+        config: EngineConfig,
+        scheduler: Scheduler,
+        runner: Runner,
+        preparer: Preparer,
+        overlap: bool = False,
     ) -> None:
         self.num_steps = 0
         # For the device, over all steps.
         self.seconds_waited = 0.0
         self._scheduler = scheduler
         self._runner = runner
+        self._preparer = preparer
         self._inbox: deque[Command] = deque()
         self._overlap = overlap
         self._under_way: Launched | None = None
@@ -42,7 +50,8 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        return not self._inbox and self._under_way is None and self._scheduler.is_idle()
+        is_at_rest = self._under_way is None and self._preparer.is_idle
+        return not self._inbox and is_at_rest and self._scheduler.is_idle()
 
     def step(self) -> StepReport:
         """One turn of the loop; an empty report where nothing could run."""
@@ -57,16 +66,19 @@ class Engine:
         if self._debug_checks or (not chosen and self._scheduler.is_idle()):
             self._scheduler.check()
         tokens, self._tokens = self._tokens, []
-        return StepReport(tokens, self._scheduler.take_failures(), self.stats())
+        return StepReport(tokens, self._scheduler.take_failures(), self.stats(), self._preparer.take())
 
     def close(self) -> None:
         self._scheduler.slots.close()
+        self._preparer.close()
 
     def _take_in(self) -> None:
         while self._inbox:
             command = self._inbox.popleft()
             if isinstance(command, Submit):
                 self._scheduler.add(command)
+            elif isinstance(command, Prepare):
+                self._preparer.begin(command)
             elif isinstance(command, Abort):
                 self._scheduler.abort(command.id)
 

@@ -73,7 +73,7 @@ def serve(engine: Engine, mailbox: Mailbox) -> None:
         steps = engine.num_steps
         report = engine.step()
         now = time.monotonic()
-        if report.tokens or report.failures or now - reported_at >= TICK_SECONDS:
+        if report.tokens or report.failures or report.prepared or now - reported_at >= TICK_SECONDS:
             mailbox.put(report)
             reported_at = now
         is_busy = engine.num_steps > steps or report.tokens

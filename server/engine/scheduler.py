@@ -3,27 +3,13 @@
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass
 
 from server.engine.blocks import BlockPool, extend_hashes, salt
 from server.engine.messages import Failure, Started, Submit, Token
 from server.engine.queue import FairQueue
 from server.engine.sampler import Sampled
-from server.engine.sequence import UNKNOWN, Sequence
+from server.engine.sequence import UNKNOWN, Chosen, Sequence
 from server.engine.slots import AdapterSlots, AdapterUnavailable
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The step computes `num_tokens` of the sequence's tokens, from `start` on.
-
-    samples: it reaches the last token, so that a new one follows.
-    """
-
-    sequence: Sequence
-    num_tokens: int
-    start: int
-    samples: bool
 
 
 class Scheduler:
@@ -96,7 +82,8 @@ class Scheduler:
         """Appends the sequence's share of the step; returns its tokens."""
         num_tokens = self._grow(sequence, budget)
         if num_tokens:
-            choice = Chosen(sequence, num_tokens, sequence.computed, num_tokens == sequence.remaining)
+            samples, written = num_tokens == sequence.remaining, sequence.unwritten
+            choice = Chosen(sequence, num_tokens, sequence.computed + written, samples, written)
             chosen.append(choice)
             # A new token costs as much as one computed: answers weigh twice what prompts do.
             self.queue.charge(sequence.request.tenant, num_tokens + choice.samples)
@@ -109,7 +96,7 @@ class Scheduler:
         """
         row = 0
         for choice in chosen:
-            choice.sequence.computed += choice.num_tokens
+            choice.sequence.computed += choice.written + choice.num_tokens
             if choice.samples:
                 choice.sequence.tokens.append(UNKNOWN)
                 choice.sequence.pending_row = row
@@ -150,10 +137,15 @@ class Scheduler:
 
     def check(self) -> None:
         """Running sequences hold blocks and slots, each its own adapter's, and nobody else does."""
-        wrong = [s.id for s in self.running if self.slots.slot_of(s.request.adapter) != s.slot]
+        wrong = [s.id for s in self.running if not self._is_in_place(s)]
         assert not wrong, f"sequences {wrong} run in slots that are not their adapters'"
         self.blocks.check([s.blocks for s in self.running])
         self.slots.check(dict(Counter(s.request.adapter for s in self.running if s.request.adapter)))
+
+    def _is_in_place(self, sequence: Sequence) -> bool:
+        adapter = sequence.request.adapter
+        held = self.slots.slot_of(adapter), self.slots.generation_of(adapter)
+        return held == (sequence.slot, sequence.generation)
 
     def _has_blocks(self, sequence: Sequence) -> bool:
         """Whether all its tokens and one more fit, with what the prefix cache holds of them."""
@@ -175,13 +167,14 @@ class Scheduler:
         self.queue.enter(request.tenant)
         self.running.append(sequence)
         sequence.slot = slot
+        sequence.generation = self.slots.generation_of(request.adapter) or 0
         sequence.blocks = self.blocks.match(self._reusable(sequence))
         sequence.computed = len(sequence.blocks) * self.blocks.block_size
         if sequence.first_scheduled_at is None:
             self.prefix_queried += len(sequence.tokens)
             self.prefix_hit += sequence.computed
             sequence.first_scheduled_at = time.monotonic()
-            sequence.cached_tokens = sequence.computed
+            sequence.cached_tokens = max(0, sequence.computed - request.num_virtual)
         return True
 
     def _acquire(self, sequence: Sequence) -> int | None:
@@ -206,7 +199,8 @@ class Scheduler:
         Returns how many tokens the step takes; 0 if the sequence itself had to step back.
         """
         num_tokens = min(sequence.remaining, budget)
-        needed = self.blocks.blocks_for(sequence.computed + num_tokens) - len(sequence.blocks)
+        end = sequence.computed + sequence.unwritten + num_tokens
+        needed = self.blocks.blocks_for(end) - len(sequence.blocks)
         while needed > self.blocks.num_free:
             victim = self.running[-1]
             self._preempt(victim)
@@ -241,7 +235,7 @@ class Scheduler:
         """The blocks that the step filled enter the prefix cache, under the sequence's salt."""
         sequence, size = choice.sequence, self.blocks.block_size
         end = choice.start + choice.num_tokens
-        filled = range(choice.start // size, end // size)
+        filled = range((choice.start - choice.written) // size, end // size)
         # A sequence that was sent back in the meantime holds other blocks now, or none.
         if filled and sequence.computed >= end:
             hashes = self._hashes(sequence, end)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from adapters import LocalStore, Share, StoreUnavailable
+from tests.adapters.base import load
 
 # Point -> which call on which path, and whether the process dies before or behind it.
 POINTS = {

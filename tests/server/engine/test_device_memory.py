@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from adapters.normal import LowRank
+from adapters.normal import AdapterWeights, LinearChange, LowRank
 from server.engine.arena import Extents
 from server.engine.batch import build_step, sort_by_slot
 from server.engine.device_memory import Arena, Placed
 from server.engine.host_cache import HostCache
 from server.engine.paged import Layout, decode_layout, pack
-from server.engine.scheduler import Chosen
-from server.engine.sequence import UNKNOWN, Sequence
+from server.engine.sequence import UNKNOWN, Chosen, Sequence
 from server.engine.slots import AdapterSlots, AdapterUnavailable
-from server.model.adapter import AdapterBlob, make_blob
+from server.model.adapter import AdapterBlob
+from server.model.blob import make_blob
 from server.model.config import ModelConfig
 from server.model.step import Step
 
@@ -89,7 +89,8 @@ def pairs_of(digest: str) -> dict[str, LowRank]:
 
 
 def blob_of(digest: str) -> AdapterBlob:
-    return make_blob(pairs_of(digest), CONFIG, torch.bfloat16)
+    linears = {name: LinearChange(pair) for name, pair in pairs_of(digest).items()}
+    return make_blob(AdapterWeights(linears), CONFIG, torch.bfloat16)
 
 
 def make_arena(ranks: int, num_slots: int = 8, max_rank: int = 64) -> Arena:
@@ -273,3 +274,14 @@ def test_a_packed_step_says_what_the_plain_one_says(seed: int, number: int, long
 def test_a_padded_step_has_the_layout_of_its_bucket(seed: int, number: int, spare: int) -> None:
     chosen, bucket = make_chosen(random.Random(seed), number, 1, 4), min(number + spare, 64)
     assert check_pack(chosen, 4, bucket) == decode_layout(bucket, any(c.sequence.slot for c in chosen))
+
+
+def test_a_slot_that_the_device_holds_for_another_generation_is_noticed() -> None:
+    slots, arena = make_slots(40, ["1-8", "2-8"], num_slots=1)
+    assert (slots.acquire("1-8"), slots.generation_of("1-8")) == (1, 1)
+    slots.release("1-8")
+    assert (slots.acquire("2-8"), slots.generation_of("2-8"), slots.generation_of("1-8")) == (1, 2, None)
+    slots.check({"2-8": 1})
+    arena.memory.places[1, 0, 0, 3] = 1
+    with pytest.raises(AssertionError, match="other generations on the device"):
+        slots.check({"2-8": 1})
