@@ -11,7 +11,10 @@ from lorikeet.v1 import adapters_pb2
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 # Sent along where they are: what people and the trainer say of the adapter.
-OPTIONAL_NAMES = ("README.md", "lorikeet_manifest.json")
+OPTIONAL_NAMES = (
+    *("README.md", "lorikeet_manifest.json", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+)
 CHUNK_BYTES = 512 << 10
 
 # Bytes sent so far, bytes in all.

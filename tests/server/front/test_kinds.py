@@ -110,7 +110,7 @@ def test_a_tokenizer_that_cannot_be_used_is_refused_with_the_upload(house: House
 
 def test_a_tokenizer_that_changed_on_disk_is_not_used(house: House, tmp_path: Path) -> None:
     version = upload(house, {**pack(), **own_tokenizer(tmp_path)})
-    held = house.front._directory._store.folder(version.digest) / "tokenizer.json"
+    held = house.front._directory.store.folder(version.digest) / "tokenizer.json"
     held.write_bytes(held.read_bytes() + b" ")
     refusal = refused(lambda: tokenize(house, "own", text="zebra"))
     assert refusal.code is Code.FAILED_PRECONDITION

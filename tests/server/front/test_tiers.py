@@ -202,10 +202,11 @@ def test_force_ends_every_sample(house: House, stored: pb.AdapterVersion) -> Non
 
 
 def test_cards_come_as_they_were_uploaded(house: House, stored: pb.AdapterVersion) -> None:
-    files = {**pack(), "README.md": "# É".encode(), "lorikeet_manifest.json": b'{"kind": "lora"}'}
+    told = '{"format": "lorikeet-training-v1", "seed": 7}'
+    files = {**pack(), "README.md": "# É".encode(), "lorikeet_manifest.json": told.encode()}
     send(house, [header("told", files), *chunks(files)])
     card = house.adapters.GetCard(pb.GetAdapterRequest(adapter_id="told"))
-    assert (card.readme, card.training_json) == ("# É", '{"kind": "lora"}')
+    assert (card.readme, card.training_json) == ("# É", told)
     assert card.version.name == "told" and card.version.digest != stored.digest
     plain = house.adapters.GetCard(pb.GetAdapterRequest(adapter_id="acme"))
     assert (plain.readme, plain.training_json) == ("", "")
