@@ -1,8 +1,10 @@
 """The client: one address, one channel, plain calls. asyncio users take the stubs in `lorikeet.v1`."""
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -32,7 +34,8 @@ class Client:
     """A connection to one server. Safe to share between threads; use it as a context manager or close it.
 
     `timeout` is the default for every call, in seconds; a call's own timeout overrides it, math.inf means
-    none. `credentials` makes the channel TLS; `metadata` goes with every call.
+    none. `api_key` (or a token) says who calls. `tls`: True trusts the system's CAs, a path the CA in that
+    file; `credentials` are gRPC's own instead, for a client's certificate. `metadata` goes with every call.
     """
 
     def __init__(
@@ -40,13 +43,17 @@ class Client:
         target: str = "localhost:50051",
         *,
         timeout: float | None = None,
+        api_key: str | None = None,
+        tls: bool | str | os.PathLike[str] = False,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.target = target
         self._timeout = timeout
         self._metadata = tuple(metadata)
-        self._channel = _open_channel(target, credentials)
+        if api_key:
+            self._metadata += (("authorization", f"Bearer {api_key}"),)
+        self._channel = _open_channel(target, credentials or _trust(tls))
         self._inference: Any = InferenceStub(self._channel)  # type: ignore[no-untyped-call]
         self.adapters = Adapters(AdaptersStub(self._channel), self._call)  # type: ignore[no-untyped-call]
 
@@ -117,6 +124,12 @@ class Client:
     def _limit(self, timeout: float | None) -> float | None:
         limit = self._timeout if timeout is None else timeout
         return None if limit == math.inf else limit
+
+
+def _trust(tls: bool | str | os.PathLike[str]) -> grpc.ChannelCredentials | None:
+    if tls is False:
+        return None
+    return grpc.ssl_channel_credentials(None if tls is True else Path(tls).read_bytes())
 
 
 def _open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:

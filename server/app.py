@@ -20,12 +20,14 @@ from lorikeet.v1.inference_pb2_grpc import add_InferenceServicer_to_server
 from server.adapter_service import AdapterService
 from server.admission import Admission
 from server.base import read_base
-from server.config import ServerConfig
+from server.config import ServerConfig, is_loopback
 from server.directory import Directory
 from server.engine_metrics import EngineCollector
 from server.engine_process import EngineProcess
 from server.gate import Gate
 from server.health import Health
+from server.identity.build import build_access, build_credentials
+from server.identity.tenants import open_tenants
 from server.inference_service import InferenceService
 from server.link import EngineLink
 from server.metrics import Metrics
@@ -82,6 +84,9 @@ class Front:
         metrics = Metrics()
         self._config = config
         self._metrics = metrics
+        self._tenants = open_tenants(config.tenants)
+        self._access = build_access(config, self._tenants)
+        self._credentials = build_credentials(config)
         self._link = link_factory(config)
         metrics.registry.register(EngineCollector(self._link, config.vllm_metrics))
         store = LocalStore(config.adapter_store)
@@ -106,11 +111,13 @@ class Front:
     async def start(self) -> None:
         """Listens, not serving until the engine is ready; raises OSError or RuntimeError for a taken port."""
         config = self._config
-        server = self._server = grpc.aio.server(interceptors=(Gate(self._metrics),), options=OPTIONS)
+        gate = Gate(self._metrics, self._access)
+        server = self._server = grpc.aio.server(interceptors=(gate,), options=OPTIONS)
         self._add_services(server)
-        self.port = server.add_insecure_port(f"{config.host}:{config.port}")
+        self.port = self._listen(server, f"{config.host}:{config.port}")
         if config.metrics_port >= 0:
-            self._scrape = Scrape(config.host, config.metrics_port, self._metrics.registry)
+            host = config.metrics_host or config.host
+            self._scrape = Scrape(host, config.metrics_port, self._metrics.registry)
         await self._health.start()
         await server.start()
         # What a crash left between deletion and collection.
@@ -152,11 +159,19 @@ class Front:
         if not starting.cancelled() and starting.exception() is None:
             await self._link.stop()
 
+    def _listen(self, server: grpc.aio.Server, address: str) -> int:
+        if self._credentials is not None:
+            return server.add_secure_port(address, self._credentials)
+        if not is_loopback(self._config.host):
+            log.warning("without TLS, keys travel in the clear: let %s be reached by a proxy alone", address)
+        return server.add_insecure_port(address)
+
     def _add_services(self, server: grpc.aio.Server) -> None:
         add_InferenceServicer_to_server(self._inference, server)  # type: ignore[no-untyped-call]
         add_AdaptersServicer_to_server(self._adapters, server)  # type: ignore[no-untyped-call]
         add_HealthServicer_to_server(self._health.servicer, server)
-        reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
+        if self._config.reflection:
+            reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
 
 
 def run(config: ServerConfig, link_factory: LinkFactory = EngineProcess) -> None:

@@ -2,6 +2,8 @@
 
 FrontError
 |-- InvalidRequest     fields are missing or out of range; `.violations` lists every one
+|-- Unauthenticated    no valid key, token or certificate
+|-- NotAllowed         a valid one, but not for this; `.scope` is what it lacks
 |-- NoSuchAdapter      nothing live under `.reference`
 |-- NotReady           the base is loading, the server drains, or the engine was lost
 |-- QueueFull          more work than the server takes at once
@@ -48,6 +50,18 @@ class InvalidRequest(FrontError):
 
     def __str__(self) -> str:
         return "; ".join(f"{violation.field}: {violation.sentence}" for violation in self.violations)
+
+
+class Unauthenticated(FrontError):
+    """The call is nobody's."""
+
+
+class NotAllowed(FrontError):
+    """The caller is known and may not do this. `scope` is empty where no scope would help."""
+
+    def __init__(self, sentence: str, scope: str = "") -> None:
+        super().__init__(sentence)
+        self.scope = scope
 
 
 class NoSuchAdapter(FrontError):

@@ -12,8 +12,9 @@ import grpc
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
-from server.caller import DEFAULT_TENANT, Caller, set_caller
+from server.caller import set_caller
 from server.errors import DeadlinePassed
+from server.identity.access import NOBODY, Access
 from server.metrics import Metrics
 from server.status import incident_status, to_status
 
@@ -30,8 +31,9 @@ QUIET = ("/grpc.health.", "/grpc.reflection.")
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps handlers of all four shapes."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, access: Access) -> None:
         self._metrics = metrics
+        self._access = access
 
     async def intercept_service(
         self,
@@ -46,8 +48,9 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _guard(self, method: str, behavior: Behavior) -> Behavior:
         async def guarded(request: Any, context: Context) -> Any:
             call = _Call(method, self._metrics)
-            set_caller(Caller(DEFAULT_TENANT))
             try:
+                call.caller = self._access.admit(method, context)
+                set_caller(call.caller)
                 async with _deadline(context):
                     answer = await behavior(request, context)
             except grpc.aio.InternalError as error:
@@ -72,6 +75,7 @@ class _Call:
         self._method = method
         self._metrics = metrics
         self._began = time.monotonic()
+        self.caller = NOBODY
 
     async def fail(self, error: Exception, context: Context) -> None:
         """Ends the call with the error's status."""
@@ -93,7 +97,9 @@ class _Call:
         seconds = time.monotonic() - self._began
         self._metrics.rpc_done(self._method, code, seconds)
         level = logging.DEBUG if self._method.startswith(QUIET) else logging.INFO
-        log.log(level, "%s %s %.1f ms", self._method, code.name, seconds * 1000)
+        caller = self.caller
+        who = (caller.tenant or "-", caller.key_id or "-")
+        log.log(level, "%s %s %.1f ms tenant=%s key=%s", self._method, code.name, seconds * 1000, *who)
 
     def _incident(self, error: Exception) -> status_pb2.Status:
         incident = secrets.token_hex(8)

@@ -25,10 +25,12 @@ from server.errors import (
     GenerationFailed,
     InvalidRequest,
     NoSuchAdapter,
+    NotAllowed,
     NotReady,
     QueueFull,
     SlowReader,
     SlowSender,
+    Unauthenticated,
     Violation,
 )
 from server.link import EngineLost
@@ -126,6 +128,8 @@ TABLE: dict[type[BaseException], Row] = {
     ChecksumMismatch: Row(Code.DATA_LOSS, "CHECKSUM_MISMATCH"),
     UploadTooLarge: Row(Code.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LARGE", _quota),
     StoreUnavailable: Row(Code.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),
+    Unauthenticated: Row(Code.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    NotAllowed: Row(Code.PERMISSION_DENIED, "PERMISSION_DENIED"),
     NoSuchAdapter: Row(Code.NOT_FOUND, "ADAPTER_NOT_FOUND", _resource),
     AdapterUnusable: Row(Code.FAILED_PRECONDITION, "ADAPTER_UNUSABLE"),
     NotReady: Row(Code.UNAVAILABLE, "NOT_READY", _retry),
