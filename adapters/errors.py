@@ -7,6 +7,7 @@ AdapterError
 |-- UploadRejected       file names, sizes or offsets break the upload's own declaration
 |   |-- ChecksumMismatch the bytes that arrived are not the bytes that were declared
 |   `-- UploadTooLarge   the declaration is above what the server takes
+|-- TooManyGrants        a tenant shares more than the store keeps
 `-- StoreUnavailable     the disk refused: full, read-only, failing
 """
 
@@ -56,6 +57,10 @@ class ChecksumMismatch(UploadRejected):
 
 class UploadTooLarge(UploadRejected):
     """The declared size is above the limit."""
+
+
+class TooManyGrants(AdapterError):
+    """The tenant has as many grants as it may have."""
 
 
 class StoreUnavailable(AdapterError):

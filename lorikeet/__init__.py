@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from lorikeet.generation import Generation
     from lorikeet.sampling import Sampling
+    from lorikeet.sharing import Grant
     from lorikeet.types import AdapterVersion, Chunk, Logprobs, Model, Result, Sample, TokenLogprob, Usage
 
 
@@ -51,6 +52,7 @@ _HOMES = {
     ),
     "lorikeet.generation": ("Generation",),
     "lorikeet.sampling": ("Sampling",),
+    "lorikeet.sharing": ("Grant",),
     "lorikeet.types": (
         "AdapterVersion",
         "Chunk",
@@ -73,6 +75,7 @@ __all__ = [
     "DeadlineExceeded",
     "FailedPrecondition",
     "Generation",
+    "Grant",
     "InvalidRequest",
     "Logprobs",
     "LorikeetError",

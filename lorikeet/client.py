@@ -14,9 +14,11 @@ from lorikeet.errors import DeadlineExceeded, Unavailable, from_rpc
 from lorikeet.generation import Generation
 from lorikeet.registry import Adapters
 from lorikeet.sampling import Prompt, Sampling, build_chat, build_request
+from lorikeet.sharing import Grants
 from lorikeet.types import Model
 from lorikeet.v1 import inference_pb2
 from lorikeet.v1.adapters_pb2_grpc import AdaptersStub
+from lorikeet.v1.grants_pb2_grpc import GrantsStub
 from lorikeet.v1.inference_pb2_grpc import InferenceStub
 
 _CHANNEL_OPTIONS = [
@@ -55,6 +57,7 @@ class Client:
             self._metadata += (("authorization", f"Bearer {api_key}"),)
         self._channel = _open_channel(target, credentials or _trust(tls))
         self._inference: Any = InferenceStub(self._channel)  # type: ignore[no-untyped-call]
+        self.grants = Grants(GrantsStub(self._channel), self._call)  # type: ignore[no-untyped-call]
         self.adapters = Adapters(AdaptersStub(self._channel), self._call)  # type: ignore[no-untyped-call]
 
     def generate(

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from adapters.grants import split_reference
 from adapters.manifest import FileSpec
 from adapters.names import check_name, parse_reference
 from adapters.store import AdapterVersion
@@ -13,7 +14,7 @@ from lorikeet.v1 import adapters_pb2 as pb
 from lorikeet.v1.adapters_pb2_grpc import AdaptersServicer
 from server.admission import Admission
 from server.caller import current_caller
-from server.directory import Directory
+from server.directory import Directory, name_for
 from server.errors import InvalidRequest, SlowSender, names_in
 from server.link import EngineLink
 
@@ -51,7 +52,8 @@ class AdapterService(AdaptersServicer):
         return self._message(version)
 
     async def Get(self, request: pb.GetAdapterRequest, context: Context) -> pb.AdapterVersion:
-        _check_reference(request.adapter_id)
+        with names_in("adapter_id"):
+            split_reference(request.adapter_id)
         version = await self._directory.resolve(current_caller().tenant, request.adapter_id)
         return self._message(version)
 
@@ -73,7 +75,7 @@ class AdapterService(AdaptersServicer):
         manifest = version.manifest
         stats = self._link.stats
         return pb.AdapterVersion(
-            name=version.name,
+            name=name_for(current_caller().tenant, version),
             version=version.version,
             digest=version.digest,
             create_time=Timestamp(seconds=int(version.created_at)),

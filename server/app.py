@@ -13,9 +13,11 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
+from adapters.grants import Grants
 from adapters.store import LocalStore
-from lorikeet.v1 import adapters_pb2, inference_pb2
+from lorikeet.v1 import adapters_pb2, grants_pb2, inference_pb2
 from lorikeet.v1.adapters_pb2_grpc import add_AdaptersServicer_to_server
+from lorikeet.v1.grants_pb2_grpc import add_GrantsServicer_to_server
 from lorikeet.v1.inference_pb2_grpc import add_InferenceServicer_to_server
 from server.adapter_service import AdapterService
 from server.admission import Admission
@@ -25,6 +27,7 @@ from server.directory import Directory
 from server.engine_metrics import EngineCollector
 from server.engine_process import EngineProcess
 from server.gate import Gate
+from server.grant_service import GrantService
 from server.health import Health
 from server.identity.build import build_access, build_credentials
 from server.identity.tenants import open_tenants
@@ -59,6 +62,7 @@ OPTIONS = (
 SERVICES = (
     inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name,
     adapters_pb2.DESCRIPTOR.services_by_name["Adapters"].full_name,
+    grants_pb2.DESCRIPTOR.services_by_name["Grants"].full_name,
 )
 
 
@@ -90,13 +94,15 @@ class Front:
         self._link = link_factory(config)
         metrics.registry.register(EngineCollector(self._link, config.vllm_metrics))
         store = LocalStore(config.adapter_store)
-        self._directory = Directory(store, self._link, config.max_rank, config.max_adapter_bytes)
+        grants = Grants(config.adapter_store / "grants.json")
+        self._directory = Directory(store, self._link, config.max_rank, config.max_adapter_bytes, grants)
         self._generating = Admission(config.queue_limit, "sequences")
         self._uploading = Admission(MAX_UPLOADS, "uploads")
         self._inference = InferenceService(
             config, base, text, self._link, self._directory, self._generating, metrics
         )
         self._adapters = AdapterService(self._directory, self._link, self._uploading)
+        self._grants = GrantService(self._directory)
         self._health = Health(self._link, SERVICES)
         self._server: grpc.aio.Server | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -169,6 +175,7 @@ class Front:
     def _add_services(self, server: grpc.aio.Server) -> None:
         add_InferenceServicer_to_server(self._inference, server)  # type: ignore[no-untyped-call]
         add_AdaptersServicer_to_server(self._adapters, server)  # type: ignore[no-untyped-call]
+        add_GrantsServicer_to_server(self._grants, server)  # type: ignore[no-untyped-call]
         add_HealthServicer_to_server(self._health.servicer, server)
         if self._config.reflection:
             reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from adapters.errors import AdapterNotFound, StoreUnavailable
+from adapters.grants import Grant, Grants
 from adapters.manifest import BaseShapes, FileSpec
 from adapters.sandbox import inspect_in_sandbox
 from adapters.staging import Staging
@@ -27,8 +28,11 @@ T = TypeVar("T")
 class Directory:
     """Adapters by tenant and reference. All methods belong to the event loop's thread."""
 
-    def __init__(self, store: LocalStore, link: EngineLink, max_rank: int, max_bytes: int) -> None:
+    def __init__(
+        self, store: LocalStore, link: EngineLink, max_rank: int, max_bytes: int, grants: Grants
+    ) -> None:
         self._store = store
+        self._grants = grants
         self._link = link
         self._max_rank = max_rank
         self._max_bytes = max_bytes
@@ -47,7 +51,7 @@ class Directory:
         self._holds[version.digest] += 1
         try:
             with _finding(reference):
-                self._store.get(tenant, version.name, version.version)
+                self._store.get(version.tenant, version.name, version.version)
             yield version
         finally:
             self._release(version.digest)
@@ -55,12 +59,25 @@ class Directory:
     async def resolve(self, tenant: str, reference: str) -> AdapterVersion:
         """The version a reference means, not held. Raises NoSuchAdapter."""
         with _finding(reference):
-            return await _run(self._lookups, lambda: self._store.resolve(tenant, reference))
+            owner, own = self._grants.locate(tenant, reference)
+            return await _run(self._lookups, lambda: self._store.resolve(owner, own))
 
     async def list(
         self, tenant: str, page_size: int, page_token: str
     ) -> tuple[Sequence[AdapterVersion], str]:
         return await _run(self._lookups, lambda: self._store.list(tenant, page_size, page_token))
+
+    async def share(self, owner: str, name: str, tenant: str) -> Grant:
+        """Lets another tenant use one of the owner's names. Raises NoSuchAdapter."""
+        await self.resolve(owner, name)
+        return await _run(self._uploads, lambda: self._grants.share(owner, name, tenant))
+
+    async def unshare(self, owner: str, name: str, tenant: str) -> None:
+        await _run(self._uploads, lambda: self._grants.unshare(owner, name, tenant))
+
+    def grants_of(self, tenant: str) -> Sequence[Grant]:
+        """All that a tenant gave or was given."""
+        return self._grants.of(tenant)
 
     async def delete(self, tenant: str, reference: str) -> Sequence[AdapterVersion]:
         """Retires versions; bytes that nobody holds go now, the others with their last holder."""
@@ -116,6 +133,11 @@ class Directory:
             self.collect()
 
 
+def name_for(tenant: str, version: AdapterVersion) -> str:
+    """What a tenant calls it: `name`, or `owner/name` where it is another's."""
+    return version.name if version.tenant == tenant else f"{version.tenant}/{version.name}"
+
+
 async def _run(pool: Executor, work: Callable[[], T]) -> T:
     """Runs to its end even if the caller is cancelled: a staging belongs to one thread at a time."""
     future = asyncio.get_running_loop().run_in_executor(pool, work)
@@ -140,4 +162,6 @@ def _finding(reference: str) -> Iterator[None]:
     try:
         yield
     except AdapterNotFound as error:
-        raise NoSuchAdapter(reference, str(error)) from error
+        # Of another tenant's adapters nobody learns more than the reference that was asked for.
+        sentence = f"There is no adapter {reference}." if "/" in reference else str(error)
+        raise NoSuchAdapter(reference, sentence) from error

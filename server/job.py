@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapters.store import AdapterVersion
+from server.directory import name_for
 from server.engine.messages import Sampling, Submit
 from server.requests import GenerateParams
 
@@ -29,7 +30,9 @@ class Job:
 
     @property
     def adapter_version(self) -> str:
-        return "" if self.adapter is None else f"{self.adapter.name}@{self.adapter.version}"
+        if self.adapter is None:
+            return ""
+        return f"{name_for(self.tenant, self.adapter)}@{self.adapter.version}"
 
     @property
     def adapter_digest(self) -> str:

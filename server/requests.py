@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from adapters.errors import InvalidName
-from adapters.names import parse_reference
+from adapters.grants import split_reference
 from server.errors import InvalidRequest, Violation
 
 ROLES = ("system", "user", "assistant")
@@ -112,7 +112,7 @@ def _check_adapter_id(adapter_id: str) -> Iterator[Violation]:
     if not adapter_id:
         return
     try:
-        parse_reference(adapter_id)
+        split_reference(adapter_id)
     except InvalidName as error:
         yield Violation("adapter_id", str(error))
 

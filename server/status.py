@@ -16,6 +16,7 @@ from adapters.errors import (
     InvalidAdapter,
     InvalidName,
     StoreUnavailable,
+    TooManyGrants,
     UploadRejected,
     UploadTooLarge,
 )
@@ -101,9 +102,12 @@ def _retry(error: Any) -> list[Message]:
     return [details_pb.RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS))]
 
 
-def _quota(error: UploadTooLarge) -> list[Message]:
-    violation = details_pb.QuotaFailure.Violation(subject="adapter", description=_shorten(str(error), 300))
-    return [details_pb.QuotaFailure(violations=[violation])]
+def _quota(subject: str) -> Details:
+    def failure(error: Exception) -> list[Message]:
+        violation = details_pb.QuotaFailure.Violation(subject=subject, description=_shorten(str(error), 300))
+        return [details_pb.QuotaFailure(violations=[violation])]
+
+    return failure
 
 
 def _resource(error: NoSuchAdapter) -> list[Message]:
@@ -126,7 +130,8 @@ TABLE: dict[type[BaseException], Row] = {
         lambda error: _bad_request([Violation("files", str(error))]),
     ),
     ChecksumMismatch: Row(Code.DATA_LOSS, "CHECKSUM_MISMATCH"),
-    UploadTooLarge: Row(Code.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LARGE", _quota),
+    UploadTooLarge: Row(Code.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LARGE", _quota("adapter")),
+    TooManyGrants: Row(Code.RESOURCE_EXHAUSTED, "TOO_MANY_GRANTS", _quota("grants")),
     StoreUnavailable: Row(Code.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),
     Unauthenticated: Row(Code.UNAUTHENTICATED, "UNAUTHENTICATED"),
     NotAllowed: Row(Code.PERMISSION_DENIED, "PERMISSION_DENIED"),

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from lorikeet import __version__
-from lorikeet.cli import adapters, demo, generate, keys, loadtest, serve, train
+from lorikeet.cli import adapters, demo, generate, grants, keys, loadtest, serve, train
 from lorikeet.cli.command import Command, UsageError
 from lorikeet.cli.sentences import sentence
 
@@ -18,6 +18,7 @@ COMMANDS: dict[str, Command] = {
     "serve": serve,
     "generate": generate,
     "adapters": adapters,
+    "grants": grants,
     "keys": keys,
     "train": train,
     "demo": demo,

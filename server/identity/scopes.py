@@ -15,6 +15,7 @@ PUBLIC = "public"
 RPCS: dict[str, dict[str, str]] = {
     "lorikeet.v1.Inference": {"Generate": INFER, "GetModel": INFER, "Tokenize": INFER},
     "lorikeet.v1.Adapters": {"Upload": WRITE, "Get": READ, "List": READ, "Delete": WRITE},
+    "lorikeet.v1.Grants": {"Share": WRITE, "Unshare": WRITE, "ListGrants": READ},
     "grpc.health.v1.Health": {"Check": PUBLIC, "Watch": PUBLIC},
     # Served only where the operator allows it.
     "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": PUBLIC},
