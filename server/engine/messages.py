@@ -45,6 +45,11 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=Tru
     arrived_at: float
     # How many of `tokens` are an answer already given out (a resubmission after a lost engine).
     num_answered: int = 0
+    # The tenant's share beside others, and which of its own sequences go first: the higher ones.
+    weight: float = 1.0
+    priority: int = 0
+    # After which nobody wants the answer any more.
+    deadline: float | None = None
 
 
 class Abort(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -87,7 +92,7 @@ class Token(msgspec.Struct, frozen=True, array_like=True):
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """The sequence ended without an answer. `reason`: "adapter" (its weights could not be loaded),
-    "numeric" (its logits are not finite) or "internal"."""
+    "numeric" (its logits are not finite), "deadline" (its own passed) or "internal"."""
 
     id: int
     reason: str
