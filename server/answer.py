@@ -9,7 +9,7 @@ from typing import cast
 
 from lorikeet.v1 import inference_pb2 as pb
 from server.engine.messages import Failure, Started, Token
-from server.errors import AdapterUnusable, FrontError, GenerationFailed, QueueFull
+from server.errors import AdapterUnusable, DeadlinePassed, FrontError, GenerationFailed, QueueFull
 from server.job import Job
 from server.link import EngineLost
 from server.metrics import Metrics
@@ -64,6 +64,7 @@ class Sample:
 
     def _begin(self, started: Started, now: float, message: pb.GenerateResponse) -> None:
         self._started = started
+        self.job.share.begin()
         self._first_at = self._last_at = now
         job = self.job
         message.started.prompt_tokens = len(job.prompt)
@@ -82,6 +83,7 @@ class Sample:
         self._num_tokens += num_new
         self._last_at = now
         self._metrics.answer_tokens.inc(num_new)
+        self.job.share.spend(num_new)
 
     def _finish(self, end: str, message: pb.GenerateResponse) -> None:
         self.finished = True
@@ -146,6 +148,8 @@ def _error(failure: Failure, job: Job) -> FrontError:
     log.warning("sequence %d failed (%s): %s", failure.id, failure.reason, failure.message)
     of = f"Adapter {job.adapter_version}" if job.adapter is not None else "The base"
     match failure.reason:
+        case "deadline":
+            return DeadlinePassed("The call's deadline passed.")
         case "adapter":
             return AdapterUnusable(f"{of} could not be loaded: {failure.message}")
         case "numeric":

@@ -34,6 +34,7 @@ from server.identity.tenants import open_tenants
 from server.inference_service import InferenceService
 from server.link import EngineLink
 from server.metrics import Metrics
+from server.quotas import Quotas
 from server.scrape import Scrape
 from server.text import Text
 
@@ -99,7 +100,7 @@ class Front:
         self._generating = Admission(config.queue_limit, "sequences")
         self._uploading = Admission(MAX_UPLOADS, "uploads")
         self._inference = InferenceService(
-            config, base, text, self._link, self._directory, self._generating, metrics
+            config, base, text, self._link, self._directory, self._generating, Quotas(self._tenants), metrics
         )
         self._adapters = AdapterService(self._directory, self._link, self._uploading)
         self._grants = GrantService(self._directory)

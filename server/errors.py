@@ -7,6 +7,7 @@ FrontError
 |-- NoSuchAdapter      nothing live under `.reference`
 |-- NotReady           the base is loading, the server drains, or the engine was lost
 |-- QueueFull          more work than the server takes at once
+|-- QuotaExceeded      the tenant uses what it may; `.quota`, `.seconds` until it may work again
 |-- SlowReader         the client does not take its messages
 |-- SlowSender         the client does not send its upload
 |-- DeadlinePassed     the call's own deadline
@@ -78,6 +79,15 @@ class NotReady(FrontError):
 
 class QueueFull(FrontError):
     """The server holds as much work as it takes."""
+
+
+class QuotaExceeded(FrontError):
+    """The tenant has used what it may. `seconds`: when to come back; None where waiting does not help."""
+
+    def __init__(self, quota: str, sentence: str, seconds: float | None) -> None:
+        super().__init__(sentence)
+        self.quota = quota
+        self.seconds = seconds
 
 
 class SlowReader(FrontError):

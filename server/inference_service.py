@@ -22,6 +22,7 @@ from server.job import Job
 from server.link import EngineLink, require_ready
 from server.metrics import Metrics
 from server.prompt import encode, encode_chat, tokenize
+from server.quotas import Quotas
 from server.requests import Limits, check, check_chat, check_text
 from server.text import Text
 from server.wire import params_of, turns_of
@@ -43,6 +44,7 @@ class InferenceService(InferenceServicer):
         link: EngineLink,
         directory: Directory,
         admission: Admission,
+        quotas: Quotas,
         metrics: Metrics,
         patience: float = READER_PATIENCE,
     ) -> None:
@@ -52,21 +54,26 @@ class InferenceService(InferenceServicer):
         self._link = link
         self._directory = directory
         self._admission = admission
+        self._quotas = quotas
         self._metrics = metrics
         self._patience = patience
         self._eos = base.eos_token_ids | text.eos_token_ids
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
-        arrived_at = time.monotonic()
+        arrived_at, left = time.monotonic(), context.time_remaining()
         limits = self._limits()
-        params = params_of(request)
+        tenant = current_caller().tenant
+        params = params_of(request, self._quotas.limits(tenant).max_new_tokens)
         check(params, limits)
-        with self._admission.admit(params.n):
+        with self._admission.admit(params.n), self._quotas.admit(tenant, params.n) as share:
+            most = min(params.max_new_tokens, limits.max_tokens - 1)
+            share.reserve_answers(params.n, most)
             async with self._adapter(params.adapter_id) as adapter:
                 prompt = await tokenize(self._text, params, limits)
+                share.reserve_prompt(len(prompt))
                 self._metrics.prompt_tokens.inc(len(prompt))
                 job = Job(
-                    tenant=current_caller().tenant,
+                    tenant=tenant,
                     params=params,
                     prompt=prompt,
                     adapter=adapter,
@@ -74,6 +81,8 @@ class InferenceService(InferenceServicer):
                     max_tokens=limits.max_tokens,
                     eos=frozenset(i for i in self._eos if i < limits.vocab_size),
                     arrived_at=arrived_at,
+                    share=share,
+                    deadline=None if left is None else arrived_at + left,
                 )
                 writer = Writer(context, self._patience)
                 async with writer.watched():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from adapters.store import AdapterVersion
 from server.directory import name_for
 from server.engine.messages import Sampling, Submit
+from server.quotas import Share
 from server.requests import GenerateParams
 
 # Odd, so that all samples of a request have seeds of their own; the golden ratio, so that they are far apart.
@@ -27,6 +28,10 @@ class Job:
     # The base's own end-of-sequence tokens.
     eos: frozenset[int]
     arrived_at: float
+    # What it takes of its tenant's quota, which also says the tenant's weight.
+    share: Share
+    # Seconds of the monotonic clock.
+    deadline: float | None = None
 
     @property
     def adapter_version(self) -> str:
@@ -56,6 +61,9 @@ class Job:
             tokens=list(self.prompt),
             sampling=self._sampling(index),
             arrived_at=self.arrived_at,
+            weight=self.share.limits.weight,
+            priority=self.params.priority,
+            deadline=self.deadline,
         )
 
     def _sampling(self, index: int) -> Sampling:

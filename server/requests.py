@@ -44,6 +44,7 @@ class GenerateParams:
     logprobs: int | None = None
     ignore_eos: bool = False
     n: int = 1
+    priority: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ class Limits:
     max_stop_bytes: int = 256
     max_stop_tokens: int = 16
     max_logprobs: int = 20
+    max_priority: int = 10
 
     @property
     def max_prompt_bytes(self) -> int:
@@ -74,6 +76,7 @@ def check(params: GenerateParams, limits: Limits) -> None:
         *_check_input(params, limits),
         *_check_numbers(params, limits),
         *_check_lengths(params),
+        *_check_priority(params, limits),
         *_check_stops(params, limits),
     ]
     if violations:
@@ -183,6 +186,11 @@ def _check_numbers(params: GenerateParams, limits: Limits) -> Iterator[Violation
             continue
         if not math.isfinite(value) or not low <= value <= high or (above and value == low):
             yield Violation(f"sampling.{field}", f"must be in {'(' if above else '['}{low}, {high}].")
+
+
+def _check_priority(params: GenerateParams, limits: Limits) -> Iterator[Violation]:
+    if abs(params.priority) > limits.max_priority:
+        yield Violation("priority", f"must be in [-{limits.max_priority}, {limits.max_priority}].")
 
 
 def _check_lengths(params: GenerateParams) -> Iterator[Violation]:

@@ -1,5 +1,6 @@
 """The one table from domain errors to gRPC statuses with rich details."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from server.errors import (
     NotAllowed,
     NotReady,
     QueueFull,
+    QuotaExceeded,
     SlowReader,
     SlowSender,
     Unauthenticated,
@@ -110,6 +112,15 @@ def _quota(subject: str) -> Details:
     return failure
 
 
+def _tenants_quota(error: QuotaExceeded) -> list[Message]:
+    failure = _quota(error.quota)(error)
+    if error.seconds is None:
+        return failure
+    delay = Duration()
+    delay.FromMilliseconds(math.ceil(error.seconds * 1000))
+    return [*failure, details_pb.RetryInfo(retry_delay=delay)]
+
+
 def _resource(error: NoSuchAdapter) -> list[Message]:
     return [details_pb.ResourceInfo(resource_type="adapter", resource_name=error.reference)]
 
@@ -140,6 +151,7 @@ TABLE: dict[type[BaseException], Row] = {
     NotReady: Row(Code.UNAVAILABLE, "NOT_READY", _retry),
     EngineLost: Row(Code.UNAVAILABLE, "ENGINE_LOST", _retry),
     QueueFull: Row(Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", _retry),
+    QuotaExceeded: Row(Code.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", _tenants_quota),
     SlowReader: Row(Code.RESOURCE_EXHAUSTED, "SLOW_READER"),
     SlowSender: Row(Code.DEADLINE_EXCEEDED, "SLOW_SENDER"),
     DeadlinePassed: Row(Code.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import given
