@@ -83,6 +83,7 @@ class Sample:
         self._num_tokens += num_new
         self._last_at = now
         self._metrics.answer_tokens.inc(num_new)
+        self._metrics.tenants.add(self.job.tenant, generation_tokens=num_new)
         self.job.share.spend(num_new)
 
     def _finish(self, end: str, message: pb.GenerateResponse) -> None:

@@ -86,7 +86,7 @@ class Front:
     def __init__(self, config: ServerConfig, link_factory: LinkFactory) -> None:
         base = read_base(config.base)
         text = Text(config.base)
-        metrics = Metrics()
+        metrics = Metrics(config.metrics_tenants)
         self._config = config
         self._metrics = metrics
         self._tenants = open_tenants(config.tenants)

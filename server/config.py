@@ -26,6 +26,9 @@ class ServerConfig(EngineConfig):
     tls_client_ca: Path | None = option(None, "CA, PEM; clients then need a certificate of it")
     reflection: bool = option(False, "describe the services to whoever asks, without a key")
     metrics_host: str = option("", "address of /metrics; the same as --host if empty")
+    metrics_tenants: int = option(
+        20, "tenants with metrics of their own; the others' are summed", bounds=COUNT_OR_AUTO
+    )
     metrics_port: int = option(
         9464, "HTTP port of /metrics; 0 picks a free one, -1 serves none", bounds=(-1, 65535)
     )

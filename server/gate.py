@@ -95,7 +95,7 @@ class _Call:
     def done(self, code: grpc.StatusCode) -> None:
         """The one log line and the one measurement."""
         seconds = time.monotonic() - self._began
-        self._metrics.rpc_done(self._method, code, seconds)
+        self._metrics.rpc_done(self._method, code, seconds, self.caller.tenant)
         level = logging.DEBUG if self._method.startswith(QUIET) else logging.INFO
         caller = self.caller
         who = (caller.tenant or "-", caller.key_id or "-")

@@ -72,6 +72,7 @@ class InferenceService(InferenceServicer):
                 prompt = await tokenize(self._text, params, limits)
                 share.reserve_prompt(len(prompt))
                 self._metrics.prompt_tokens.inc(len(prompt))
+                self._metrics.tenants.add(tenant, prompt_tokens=len(prompt))
                 job = Job(
                     tenant=tenant,
                     params=params,
