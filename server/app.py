@@ -37,6 +37,7 @@ from server.metrics import Metrics
 from server.quotas import Quotas
 from server.scrape import Scrape
 from server.text import Text
+from server.trace import NoSpans, Spans
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Front:
         self._tenants = open_tenants(config.tenants)
         self._access = build_access(config, self._tenants)
         self._credentials = build_credentials(config)
+        self._spans = _open_spans(config.otlp_endpoint)
         self._link = link_factory(config)
         metrics.registry.register(EngineCollector(self._link, config.vllm_metrics))
         store = LocalStore(config.adapter_store)
@@ -99,8 +101,9 @@ class Front:
         self._directory = Directory(store, self._link, config.max_rank, config.max_adapter_bytes, grants)
         self._generating = Admission(config.queue_limit, "sequences")
         self._uploading = Admission(MAX_UPLOADS, "uploads")
+        quotas = Quotas(self._tenants)
         self._inference = InferenceService(
-            config, base, text, self._link, self._directory, self._generating, Quotas(self._tenants), metrics
+            config, base, text, self._link, self._directory, self._generating, quotas, self._spans, metrics
         )
         self._adapters = AdapterService(self._directory, self._link, self._uploading)
         self._grants = GrantService(self._directory)
@@ -118,7 +121,7 @@ class Front:
     async def start(self) -> None:
         """Listens, not serving until the engine is ready; raises OSError or RuntimeError for a taken port."""
         config = self._config
-        gate = Gate(self._metrics, self._access)
+        gate = Gate(self._metrics, self._access, self._spans)
         server = self._server = grpc.aio.server(interceptors=(gate,), options=OPTIONS)
         self._add_services(server)
         self.port = self._listen(server, f"{config.host}:{config.port}")
@@ -156,6 +159,7 @@ class Front:
         if self._starting is not None:
             await self._stop_link(self._starting)
         await asyncio.to_thread(self._directory.close)
+        await asyncio.to_thread(self._spans.close)
         if self._scrape is not None:
             await asyncio.to_thread(self._scrape.close)
 
@@ -180,6 +184,14 @@ class Front:
         add_HealthServicer_to_server(self._health.servicer, server)
         if self._config.reflection:
             reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
+
+
+def _open_spans(endpoint: str) -> Spans:
+    """Raises ModuleNotFoundError where spans are asked for and the extra `otel` is missing."""
+    if not endpoint:
+        return NoSpans()
+    opened: Spans = import_module("server.otel").OtelSpans(endpoint)
+    return opened
 
 
 def run(config: ServerConfig, link_factory: LinkFactory = EngineProcess) -> None:

@@ -25,6 +25,9 @@ class ServerConfig(EngineConfig):
     tls_key: Path | None = option(None, "its private key, PEM")
     tls_client_ca: Path | None = option(None, "CA, PEM; clients then need a certificate of it")
     reflection: bool = option(False, "describe the services to whoever asks, without a key")
+    otlp_endpoint: str = option(
+        "", "collector of OpenTelemetry spans, such as http://localhost:4317 (extra: otel)"
+    )
     metrics_host: str = option("", "address of /metrics; the same as --host if empty")
     metrics_tenants: int = option(
         20, "tenants with metrics of their own; the others' are summed", bounds=COUNT_OR_AUTO
@@ -44,6 +47,11 @@ class ServerConfig(EngineConfig):
         30.0,
         "seconds that a request may wait for its first token before it is refused",
         bounds=(0.1, math.inf),
+    )
+    hang_seconds: float = option(
+        60.0,
+        "seconds of silence after which an engine that has work is killed and started again",
+        bounds=(5.0, math.inf),
     )
     drain_seconds: float = option(
         30.0, "seconds that running streams get to finish after SIGTERM", bounds=COUNT_OR_AUTO

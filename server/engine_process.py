@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import tempfile
+from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator
 from dataclasses import fields
 from itertools import count
@@ -18,13 +19,16 @@ from server.config import ServerConfig
 from server.engine.config import EngineConfig
 from server.engine.messages import Abort, Broken, Command, Failure, Ready, Report, Stats, Stop, Submit, Token
 from server.link import EngineLost
+from server.pulse import SILENT_SECONDS, Pulse
 from server.stream import Stream
 
 # An engine lost this many times in a row without one token in between is not started again.
 MAX_FRUITLESS_STARTS = 3
-# A request that saw the engine die this often is not submitted again.
+# A request that saw the engine die this often without getting a token is not submitted again.
 MAX_LOSSES = 2
 STOP_SECONDS = 10.0
+# How often an engine that says nothing is looked at.
+LOOK_SECONDS = 1.0
 # From this many streams on, each is told at the configured interval.
 CROWD = 16
 
@@ -42,6 +46,8 @@ class EngineProcess:
         names = [f.name for f in fields(EngineConfig)]
         self._config = EngineConfig(**{name: getattr(config, name) for name in names})
         self._stream_interval = config.stream_interval
+        self._hang_seconds = config.hang_seconds
+        self._pulse = Pulse()
         self._folder = tempfile.TemporaryDirectory(prefix="lorikeet-")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._streams: dict[int, Stream] = {}
@@ -59,6 +65,10 @@ class EngineProcess:
     @property
     def ready(self) -> Ready | None:
         return self._ready
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._streams or self._pulse.silence < SILENT_SECONDS
 
     @property
     def stats(self) -> Stats | None:
@@ -106,6 +116,9 @@ class EngineProcess:
         stream = Stream(request, self._stream_interval * share)
         if self._lost:
             raise EngineLost(self._lost)
+        if not self._streams:
+            # Silence counts while somebody waits.
+            self._pulse.beat()
         self._streams[request.id] = stream
         try:
             self._send(request)
@@ -159,16 +172,28 @@ class EngineProcess:
             self._commands.send(self._encoder.encode(command), zmq.NOBLOCK)
 
     async def _next_report(self) -> Report | None:
-        """None once the process is gone and everything it said was read."""
+        """None once the process is gone and everything it said was read. One that hangs is killed."""
         receive = asyncio.ensure_future(self._reports.recv())
         try:
             assert self._death is not None, "the engine was started"
-            await asyncio.wait((receive, self._death), return_when=asyncio.FIRST_COMPLETED)
+            while not (receive.done() or self._death.done()):
+                await asyncio.wait((receive, self._death), timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                self._kill_if_hung()
+            self._pulse.beat()
             if not receive.done():
                 await asyncio.wait((receive,), timeout=0.2)
             return self._decoder.decode(receive.result()) if receive.done() else None
         finally:
             receive.cancel()
+
+    def _kill_if_hung(self) -> None:
+        if self._ready is None or not self._streams:
+            # It loads, or nobody waits.
+            return
+        if self._pulse.silence > self._hang_seconds and self._process is not None:
+            log.error("the engine has said nothing for %.0f s", self._pulse.silence)
+            self._pulse.beat()
+            self._process.kill()
 
     async def _watch(self) -> None:
         """Hands out reports as long as there is an engine, and starts another when it is lost."""

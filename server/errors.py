@@ -11,6 +11,7 @@ FrontError
 |-- SlowReader         the client does not take its messages
 |-- SlowSender         the client does not send its upload
 |-- DeadlinePassed     the call's own deadline
+|-- DeadlineUnreachable it cannot be kept, so nothing was begun
 |-- AdapterUnusable    the adapter exists but could not be loaded
 `-- GenerationFailed   the engine gave up on one sequence
 """
@@ -102,8 +103,16 @@ class DeadlinePassed(FrontError):
     """The call's deadline passed."""
 
 
+class DeadlineUnreachable(FrontError):
+    """The call's deadline will pass before it could get a first token."""
+
+
 class AdapterUnusable(FrontError):
-    """The adapter's weights could not be brought to the device."""
+    """The adapter's weights could not be brought to the device. `reference`: which version it is."""
+
+    def __init__(self, reference: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reference = reference
 
 
 class GenerationFailed(FrontError):

@@ -17,6 +17,7 @@ from server.errors import DeadlinePassed
 from server.identity.access import NOBODY, Access
 from server.metrics import Metrics
 from server.status import incident_status, to_status
+from server.trace import Spans, Trace, set_trace
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,10 @@ QUIET = ("/grpc.health.", "/grpc.reflection.")
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps handlers of all four shapes."""
 
-    def __init__(self, metrics: Metrics, access: Access) -> None:
+    def __init__(self, metrics: Metrics, access: Access, spans: Spans) -> None:
         self._metrics = metrics
         self._access = access
+        self._spans = spans
 
     async def intercept_service(
         self,
@@ -47,7 +49,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _guard(self, method: str, behavior: Behavior) -> Behavior:
         async def guarded(request: Any, context: Context) -> Any:
-            call = _Call(method, self._metrics)
+            call = _Call(method, self._metrics, self._spans, context)
+            set_trace(call.trace)
             try:
                 call.caller = self._access.admit(method, context)
                 set_caller(call.caller)
@@ -71,11 +74,14 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 class _Call:
     """The bookkeeping of one call."""
 
-    def __init__(self, method: str, metrics: Metrics) -> None:
+    def __init__(self, method: str, metrics: Metrics, spans: Spans, context: Context) -> None:
         self._method = method
         self._metrics = metrics
         self._began = time.monotonic()
+        self._spans = spans
+        self.trace = Trace.of(context.invocation_metadata() or ())
         self.caller = NOBODY
+        context.set_trailing_metadata(self.trace.metadata)
 
     async def fail(self, error: Exception, context: Context) -> None:
         """Ends the call with the error's status."""
@@ -87,7 +93,7 @@ class _Call:
         told = rpc_status.to_status(status)
         self.done(told.code)
         try:
-            await context.abort(told.code, told.details, told.trailing_metadata)
+            await context.abort(told.code, told.details, (*told.trailing_metadata, *self.trace.metadata))
         except grpc.aio.InternalError as gone:
             # Nobody is left to hear it.
             raise asyncio.CancelledError from gone
@@ -98,8 +104,12 @@ class _Call:
         self._metrics.rpc_done(self._method, code, seconds, self.caller.tenant)
         level = logging.DEBUG if self._method.startswith(QUIET) else logging.INFO
         caller = self.caller
-        who = (caller.tenant or "-", caller.key_id or "-")
-        log.log(level, "%s %s %.1f ms tenant=%s key=%s", self._method, code.name, seconds * 1000, *who)
+        who = (caller.tenant or "-", caller.key_id or "-", self.trace.request_id)
+        line = "%s %s %.1f ms tenant=%s key=%s request=%s"
+        log.log(level, line, self._method, code.name, seconds * 1000, *who)
+        if level == logging.INFO:
+            facts = {"lorikeet.tenant": caller.tenant}
+            self._spans.call(self.trace, self._method, code, self._began, facts)
 
     def _incident(self, error: Exception) -> status_pb2.Status:
         incident = secrets.token_hex(8)

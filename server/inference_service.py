@@ -18,6 +18,7 @@ from server.caller import current_caller
 from server.config import ServerConfig
 from server.directory import Directory
 from server.errors import InvalidRequest
+from server.forecast import Forecast
 from server.job import Job
 from server.link import EngineLink, require_ready
 from server.metrics import Metrics
@@ -25,6 +26,7 @@ from server.prompt import encode, encode_chat, tokenize
 from server.quotas import Quotas
 from server.requests import Limits, check, check_chat, check_text
 from server.text import Text
+from server.trace import Spans, current_trace
 from server.wire import params_of, turns_of
 from server.writer import Writer
 
@@ -45,6 +47,7 @@ class InferenceService(InferenceServicer):
         directory: Directory,
         admission: Admission,
         quotas: Quotas,
+        spans: Spans,
         metrics: Metrics,
         patience: float = READER_PATIENCE,
     ) -> None:
@@ -55,6 +58,8 @@ class InferenceService(InferenceServicer):
         self._directory = directory
         self._admission = admission
         self._quotas = quotas
+        self._spans = spans
+        self._forecast = Forecast()
         self._metrics = metrics
         self._patience = patience
         self._eos = base.eos_token_ids | text.eos_token_ids
@@ -65,6 +70,7 @@ class InferenceService(InferenceServicer):
         tenant = current_caller().tenant
         params = params_of(request, self._quotas.limits(tenant).max_new_tokens)
         check(params, limits)
+        self._forecast.require(tenant, params.priority, self._quotas.num_queued(tenant), left)
         with self._admission.admit(params.n), self._quotas.admit(tenant, params.n) as share:
             most = min(params.max_new_tokens, limits.max_tokens - 1)
             share.reserve_answers(params.n, most)
@@ -147,6 +153,7 @@ class InferenceService(InferenceServicer):
 
     async def _sample(self, index: int, job: Job, writer: Writer) -> None:
         tokens = self._link.submit(job.submit(self._link.new_id(), index))
-        sample = Sample(index, job, self._text, self._metrics)
+        sample = Sample(index, job, self._text, self._metrics, self._forecast)
         with self._metrics.live.track_inprogress():
             await deliver(sample, tokens, writer.write, self._config.queue_seconds)
+        self._spans.phases(current_trace(), sample.phases, sample.facts)

@@ -24,6 +24,7 @@ from adapters.errors import (
 from server.errors import (
     AdapterUnusable,
     DeadlinePassed,
+    DeadlineUnreachable,
     GenerationFailed,
     InvalidRequest,
     NoSuchAdapter,
@@ -125,6 +126,13 @@ def _resource(error: NoSuchAdapter) -> list[Message]:
     return [details_pb.ResourceInfo(resource_type="adapter", resource_name=error.reference)]
 
 
+def _precondition(error: AdapterUnusable) -> list[Message]:
+    violation = details_pb.PreconditionFailure.Violation(
+        type="ADAPTER", subject=error.reference, description=_shorten(str(error), 300)
+    )
+    return [details_pb.PreconditionFailure(violations=[violation])]
+
+
 def _problems(error: InvalidAdapter) -> list[Message]:
     return _bad_request([Violation("files", problem) for problem in error.problems])
 
@@ -147,7 +155,7 @@ TABLE: dict[type[BaseException], Row] = {
     Unauthenticated: Row(Code.UNAUTHENTICATED, "UNAUTHENTICATED"),
     NotAllowed: Row(Code.PERMISSION_DENIED, "PERMISSION_DENIED"),
     NoSuchAdapter: Row(Code.NOT_FOUND, "ADAPTER_NOT_FOUND", _resource),
-    AdapterUnusable: Row(Code.FAILED_PRECONDITION, "ADAPTER_UNUSABLE"),
+    AdapterUnusable: Row(Code.FAILED_PRECONDITION, "ADAPTER_UNUSABLE", _precondition),
     NotReady: Row(Code.UNAVAILABLE, "NOT_READY", _retry),
     EngineLost: Row(Code.UNAVAILABLE, "ENGINE_LOST", _retry),
     QueueFull: Row(Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", _retry),
@@ -155,5 +163,6 @@ TABLE: dict[type[BaseException], Row] = {
     SlowReader: Row(Code.RESOURCE_EXHAUSTED, "SLOW_READER"),
     SlowSender: Row(Code.DEADLINE_EXCEEDED, "SLOW_SENDER"),
     DeadlinePassed: Row(Code.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
+    DeadlineUnreachable: Row(Code.DEADLINE_EXCEEDED, "DEADLINE_UNREACHABLE"),
     GenerationFailed: Row(Code.INTERNAL, "GENERATION_FAILED"),
 }

@@ -104,6 +104,7 @@ class FakeLink:
         self.submitted: list[Submit] = []
         self.aborted: list[int] = []
         self.loads = True
+        self.is_alive = True
         self.fails: Exception | None = None
         self._ids = count(1)
         self._changed = threading.Condition()

@@ -19,6 +19,7 @@ from server.identity.scopes import INFER
 from server.link import EngineLost
 from server.metrics import Metrics
 from server.status import TABLE, to_status
+from server.trace import NoSpans
 from tests.server.front.house import PATIENCE, Loop, refused
 
 
@@ -67,7 +68,7 @@ def metrics() -> Metrics:
 def calls(loop: Loop, metrics: Metrics) -> Any:
     async def start() -> tuple[grpc.aio.Server, int]:
         access = Access(rpcs={"e": dict.fromkeys(SHAPES, INFER)})
-        server = grpc.aio.server(interceptors=(Gate(metrics, access),))
+        server = grpc.aio.server(interceptors=(Gate(metrics, access, NoSpans()),))
         server.add_generic_rpc_handlers((Echo(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
