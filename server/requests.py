@@ -173,7 +173,8 @@ def _check_numbers(params: GenerateParams, limits: Limits) -> Iterator[Violation
         "top_k": (0, limits.vocab_size, False),
         "top_p": (0, 1, True),
         "min_p": (0, 1, False),
-        "repetition_penalty": (0, 10, True),
+        # Below, the penalty itself makes logits that are not finite.
+        "repetition_penalty": (0.01, 10, False),
         "presence_penalty": (-2, 2, False),
         "frequency_penalty": (-2, 2, False),
         "seed": (0, MAX_SEED, False),
