@@ -21,11 +21,10 @@ from server.engine.messages import Abort, Broken, Command, Failure, Ready, Repor
 from server.link import EngineLost
 from server.pulse import SILENT_SECONDS, Pulse
 from server.stream import Stream
+from server.trials import Trials
 
 # An engine lost this many times in a row without one token in between is not started again.
 MAX_FRUITLESS_STARTS = 3
-# A request that saw the engine die this often without getting a token is not submitted again.
-MAX_LOSSES = 2
 STOP_SECONDS = 10.0
 # How often an engine that says nothing is looked at.
 LOOK_SECONDS = 1.0
@@ -51,6 +50,7 @@ class EngineProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="lorikeet-")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._streams: dict[int, Stream] = {}
+        self._trials = Trials(lambda stream: self._send(stream.resubmission()))
         self._ids = count(1)
         self._starts = count()
         self._encoder = msgspec.msgpack.Encoder()
@@ -121,7 +121,7 @@ class EngineProcess:
             self._pulse.beat()
         self._streams[request.id] = stream
         try:
-            self._send(request)
+            self._trials.offer(stream, is_ready=self._ready is not None)
             while True:
                 news = await stream.take()
                 yield news
@@ -131,6 +131,7 @@ class EngineProcess:
             # Still known: the reader left before the end.
             if self._streams.pop(request.id, None) is not None:
                 self._send(Abort(request.id))
+                self._trials.settle(stream)
 
     async def _start_process(self) -> None:
         # Sockets of their own for each start: nothing meant for a lost engine reaches the next.
@@ -176,8 +177,10 @@ class EngineProcess:
         receive = asyncio.ensure_future(self._reports.recv())
         try:
             assert self._death is not None, "the engine was started"
-            while not (receive.done() or self._death.done()):
+            while True:
                 await asyncio.wait((receive, self._death), timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                if receive.done() or self._death.done():
+                    break
                 self._kill_if_hung()
             self._pulse.beat()
             if not receive.done():
@@ -214,14 +217,11 @@ class EngineProcess:
         if self._fruitless_starts > MAX_FRUITLESS_STARTS:
             raise EngineFailed("the engine dies again and again")
         await self._start_process()
-        for stream in list(self._streams.values()):
-            stream.losses += 1
-            if stream.losses > MAX_LOSSES:
-                # It was there every time: the others should not go down with it again.
-                del self._streams[stream.request.id]
-                stream.fail(EngineLost("the engine was lost over and over while it worked on this request"))
-            else:
-                self._send(stream.resubmission())
+        culprit = self._trials.resume(list(self._streams.values()))
+        if culprit is not None:
+            # The others should not go down with it again.
+            self._streams.pop(culprit.request.id, None)
+            culprit.fail(EngineLost("the engine was lost over and over while it worked on this request"))
 
     def _hand_out(self, report: Report) -> None:
         if isinstance(report, (Ready, Broken)):
@@ -235,10 +235,12 @@ class EngineProcess:
                 stream.put(token)
                 if token.finish:
                     del self._streams[token.id]
+                self._trials.settle(stream)
         for failure in report.failures:
             stream = self._streams.pop(failure.id, None)
             if stream is not None:
                 stream.fail(failure)
+                self._trials.settle(stream)
 
     def _lose_streams(self, why: str) -> None:
         """For good: streams end, and new ones are refused."""

@@ -3,7 +3,7 @@
 FrontError
 |-- InvalidRequest     fields are missing or out of range; `.violations` lists every one
 |-- Unauthenticated    no valid key, token or certificate
-|-- NotAllowed         a valid one, but not for this; `.scope` is what it lacks
+|-- NotAllowed         a valid one, but not for this
 |-- NoSuchAdapter      nothing live under `.reference`
 |-- NotReady           the base is loading, the server drains, or the engine was lost
 |-- QueueFull          more work than the server takes at once
@@ -59,11 +59,7 @@ class Unauthenticated(FrontError):
 
 
 class NotAllowed(FrontError):
-    """The caller is known and may not do this. `scope` is empty where no scope would help."""
-
-    def __init__(self, sentence: str, scope: str = "") -> None:
-        super().__init__(sentence)
-        self.scope = scope
+    """The caller is known and may not do this."""
 
 
 class NoSuchAdapter(FrontError):

@@ -52,7 +52,9 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             call = _Call(method, self._metrics, self._spans, context)
             set_trace(call.trace)
             try:
-                call.caller = self._access.admit(method, context)
+                # Known first, so that the log also names who was refused.
+                call.caller = self._access.identify(method, context)
+                self._access.authorize(method, call.caller)
                 set_caller(call.caller)
                 async with _deadline(context):
                     answer = await behavior(request, context)

@@ -21,16 +21,18 @@ class Access:
         self._identity = identity
         self._rpcs = rpcs
 
-    def admit(self, method: str, context: Any) -> Caller:
-        """Who calls; raises Unauthenticated or NotAllowed."""
-        scope = scope_of(method, self._rpcs)
-        if scope == PUBLIC:
+    def identify(self, method: str, context: Any) -> Caller:
+        """Who calls; nobody in particular where the RPC is public. Raises Unauthenticated."""
+        if scope_of(method, self._rpcs) == PUBLIC:
             return NOBODY
-        caller = ANYBODY
-        if self._identity is not None:
-            caller = self._identity.caller(context.invocation_metadata() or (), context.auth_context())
+        if self._identity is None:
+            return ANYBODY
+        return self._identity.caller(context.invocation_metadata() or (), context.auth_context())
+
+    def authorize(self, method: str, caller: Caller) -> None:
+        """Raises NotAllowed."""
+        scope = scope_of(method, self._rpcs)
         if scope is None:
             raise NotAllowed(f"{method} is open to nobody.")
-        if scope not in caller.scopes:
-            raise NotAllowed(f"This key may not call {method}; it lacks the scope `{scope}`.", scope)
-        return caller
+        if scope != PUBLIC and scope not in caller.scopes:
+            raise NotAllowed(f"This key may not call {method}; it lacks the scope `{scope}`.")

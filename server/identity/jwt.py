@@ -17,6 +17,7 @@ ALGORITHMS = ("RS256", "ES256", "EdDSA")
 # A token cannot be revoked, so it must end soon.
 MAX_SECONDS = 3600
 LEEWAY_SECONDS = 30
+MAX_SUBJECT = 64
 REQUIRED = ["exp", "iat", "iss", "aud", "sub"]
 
 
@@ -50,7 +51,9 @@ class Tokens:
             raise Unauthenticated("The token has expired; ask for a new one.") from error
         except (jwt.PyJWTError, ValueError) as error:
             raise Unauthenticated("The token is not valid here.") from error
-        return Caller(self._tenant(claims), f"jwt:{claims['sub']}", _scopes(claims))
+        # For the log: of one line, and not for ever.
+        subject = ascii(claims["sub"])[1:-1][:MAX_SUBJECT]
+        return Caller(self._tenant(claims), f"jwt:{subject}", _scopes(claims))
 
     def _claims(self, token: str) -> dict[str, Any]:
         key = self._keys.get().get(jwt.get_unverified_header(token).get("kid", ""))

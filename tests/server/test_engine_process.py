@@ -14,9 +14,10 @@ from grpc_health.v1 import health_pb2
 
 from server.config import ServerConfig
 from server.engine.messages import Failure, Sampling, Submit
-from server.engine_process import MAX_LOSSES, EngineFailed, EngineProcess
+from server.engine_process import EngineFailed, EngineProcess
 from server.health import Health
 from server.link import EngineLost
+from server.trials import MAX_LOSSES
 from tests.toys import drive
 
 PROMPT = [5, 6, 7, 8, 9]
@@ -160,6 +161,36 @@ def test_a_request_that_kills_every_engine_fails_alone(zoo: Any) -> None:
                 await collect(link, request(link, "", max_new_tokens=240))
             await killer
             assert len(await collect(link, request(link, "", max_new_tokens=8))) == 8
+
+    asyncio.run(scenario())
+
+
+def test_a_poison_is_found_among_others_and_they_are_answered(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine dies whenever it is given that one request, whoever else is there."""
+    driven = drive(zoo.base, zoo.store)
+    (expected,) = driven.answers(driven.submit(PROMPT, max_new_tokens=8))
+
+    async def scenario() -> None:
+        async with running(zoo) as link:
+            poison = request(link, "", max_new_tokens=8)
+            send = link._send
+
+            def kill_by_poison(command: Any) -> None:
+                send(command)
+                if isinstance(command, Submit) and command.id == poison.id and link.ready is not None:
+                    os.kill(link.pid, signal.SIGKILL)
+
+            monkeypatch.setattr(link, "_send", kill_by_poison)
+            guilty = asyncio.create_task(collect(link, poison))
+            asked = [
+                asyncio.create_task(collect(link, request(link, "", max_new_tokens=8))) for _ in range(4)
+            ]
+            assert await asyncio.gather(*asked) == [expected] * 4
+            with pytest.raises(EngineLost, match="over and over"):
+                await guilty
+            assert await collect(link, request(link, "", max_new_tokens=8)) == expected
 
     asyncio.run(scenario())
 

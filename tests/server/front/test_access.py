@@ -129,12 +129,17 @@ def test_who_is_nobody(house: House, keys: KeyFile, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", OURS)
-def test_a_key_with_every_scope_but_the_one(house: House, keys: KeyFile, method: str) -> None:
+def test_a_key_with_every_scope_but_the_one(
+    house: House, keys: KeyFile, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "server.gate")
     needed = scope_of(method)
-    _, token = keys.create("acme", [scope for scope in SCOPES if scope != needed])
+    key, token = keys.create("acme", [scope for scope in SCOPES if scope != needed])
     refusal = call(house, method, bearer(token.text))
     assert (refusal.code, refusal.reason) == (Code.PERMISSION_DENIED, "PERMISSION_DENIED")
     assert str(needed) in refusal.message
+    house.loop.until(lambda: "PERMISSION_DENIED" in caplog.text)
+    assert f"tenant=acme key={key.id}" in caplog.text, "the log names who was refused"
     _, token = keys.create("acme", [str(needed)])
     answer = call(house, method, bearer(token.text))
     assert not isinstance(answer, Refused) or answer.code in (Code.INVALID_ARGUMENT, Code.NOT_FOUND)

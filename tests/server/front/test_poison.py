@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lorikeet.v1 import adapters_pb2
 from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.inference_pb2_grpc import InferenceStub
 from server.app import OPTIONS
@@ -16,6 +15,8 @@ from server.identity.keys import KeyFile
 from server.identity.scopes import SCOPES
 from server.text import Text
 from tests.server.front.house import PATIENCE, House, Open, batches, script
+from tests.server.front.test_access import OURS
+from tests.server.front.test_access import call as call_any
 from tests.server.front.test_fuzz import checked_answer
 
 Code = grpc.StatusCode
@@ -82,20 +83,16 @@ METADATA = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(METADATA, st.sampled_from(["", "Bearer ", "bearer lmk_", "Basic "]))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(METADATA, st.sampled_from(["", "Bearer ", "bearer lmk_", "Basic "]), st.sampled_from(OURS))
 def test_whatever_stands_in_the_metadata_nobody_gets_in(
-    closed_house: House, metadata: list[tuple[str, str]], scheme: str
+    closed_house: House, metadata: list[tuple[str, str]], scheme: str, method: str
 ) -> None:
     sent = [
         (name, value.encode() if name.endswith("-bin") else scheme * (name == "authorization") + value)
         for name, value in metadata
     ]
-    with pytest.raises(grpc.RpcError) as caught:
-        closed_house.adapters.List(adapters_pb2.ListAdaptersRequest(), timeout=PATIENCE, metadata=sent)
-    assert caught.value.code() is Code.UNAUTHENTICATED, sent
-    told = dict(caught.value.trailing_metadata())
-    assert told["x-request-id"] and len(told["traceparent"]) == 55
+    assert call_any(closed_house, method, sent).code is Code.UNAUTHENTICATED, sent
 
 
 @pytest.fixture

@@ -75,6 +75,11 @@ def test_scopes_are_ours_or_nothing(identity: Identity) -> None:
     assert called(identity, token(scope="profile")).scopes == frozenset()
 
 
+def test_a_subject_cannot_write_into_the_log(identity: Identity) -> None:
+    key_id = called(identity, token(sub="a\nERROR " + "x" * 1000)).key_id
+    assert "\n" not in key_id and len(key_id) < 100
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
