@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 
+from lorikeet import Client, InvalidRequest
 from lorikeet.v1 import inference_pb2 as pb
 from server.engine.messages import Failure
 from server.text import Text
@@ -42,6 +43,13 @@ def test_ids_come_back_with_an_answer_and_with_a_refusal(house: House, text: Tex
         version, trace, span, flags = found["traceparent"].split("-")
         assert (version, trace, flags) == ("00", TRACE, "01") and span != PARENT
     assert Refused(caught.value).fields == ["input"], "the details are there as well"
+
+
+def test_an_error_of_the_client_says_its_request_id(house: House) -> None:
+    target = f"127.0.0.1:{house.front.port}"
+    with Client(target, metadata=SENT, timeout=PATIENCE) as client, pytest.raises(InvalidRequest) as caught:
+        client.tokenize("")
+    assert caught.value.request_id == "order-42/a"
 
 
 def test_ids_are_in_the_log(house: House, caplog: pytest.LogCaptureFixture) -> None:
