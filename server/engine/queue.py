@@ -14,6 +14,9 @@ from server.engine.sequence import Sequence
 # A tenant whose next adapter is on the device may be this many tokens ahead of one whose is not.
 COLD_TOKENS = 256.0
 
+# Above so many tenants, those that are idle and have no debt are forgotten.
+MAX_IDLE = 4096
+
 # Whether an adapter is on the device.
 IsResident = Callable[[str], bool]
 
@@ -94,7 +97,15 @@ class FairQueue:
         if not active:
             self._counters.clear()
             self._weights.clear()
+        if len(self._counters) >= MAX_IDLE:
+            self._forget_below(floor)
         self._counters[tenant] = max(self._counters.get(tenant, 0.0), floor)
+
+    def _forget_below(self, floor: float) -> None:
+        """Of idle tenants, those who would be lifted anyway."""
+        active = {*self._lines, *self._running}
+        self._counters = {t: c for t, c in self._counters.items() if t in active or c > floor}
+        self._weights = {t: w for t, w in self._weights.items() if t in self._counters}
 
 
 class _Head:

@@ -13,6 +13,7 @@ from server.engine.blocks import BlockPool
 from server.engine.host_cache import HostCache
 from server.engine.line import COLD_TURNS, Line
 from server.engine.messages import Sampling, Submit
+from server.engine.queue import FairQueue
 from server.engine.sampler import Sampled
 from server.engine.scheduler import Scheduler
 from server.engine.sequence import Sequence
@@ -190,6 +191,22 @@ def test_a_tenants_own_priorities_come_first_and_cost_others_nothing(make_world:
     assert abs(world.shares()["acme"] - 0.5) < 0.05
 
 
+def test_tenants_who_come_once_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one is always busy, so that the queue is never idle."""
+    monkeypatch.setattr("server.engine.queue.MAX_IDLE", 50)
+    queue = FairQueue()
+    queue.push(sequence("", 0, tenant="busy"))
+    for number in range(500):
+        once = sequence("", number + 1, tenant=f"t{number}")
+        queue.push(once)
+        queue.take(once)
+        queue.charge(once.request.tenant, 10)
+        queue.leave(once.request.tenant)
+        queue.charge("busy", 10)
+        assert len(queue._counters) <= 60
+    assert len(queue._weights) <= 60
+
+
 def test_a_tenants_adapters_take_turns() -> None:
     line = Line()
     for number in range(30):
@@ -218,7 +235,7 @@ def test_a_cold_adapter_is_passed_over_only_so_often(adapters: list[str], reside
     assert len(line) == len(adapters)
 
 
-def sequence(adapter: str, number: int) -> Sequence:
+def sequence(adapter: str, number: int, tenant: str = "t") -> Sequence:
     return Sequence.of(
-        Submit(id=number, tenant="t", adapter=adapter, tokens=[1], sampling=Sampling(), arrived_at=0.0)
+        Submit(id=number, tenant=tenant, adapter=adapter, tokens=[1], sampling=Sampling(), arrived_at=0.0)
     )
