@@ -26,7 +26,7 @@ demo: install  ## Train three skills, serve them at once, show what they learned
 
 serve: install  ## Keep serving the demo base on :50051
 	$(BIN)/lorikeet demo --build-only
-	$(BIN)/lorikeet serve --base $(STORE)/demo/base --adapter-store $(STORE)/store
+	$(BIN)/lorikeet serve --base $(STORE)/demo/base --adapter-store $(STORE)/store --reflection
 
 test: install  ## Run all tests that need no GPU
 	$(BIN)/python -m pytest -n $(WORKERS)

@@ -7,13 +7,14 @@ AdapterError
 |-- AliasChanged         the alias is not what the caller last saw
 |-- VersionInUse         an alias still names the version that was to go
 |-- NothingToRestore     the alias has no earlier state that could come back
-|-- QuotaExceeded        the tenant's share of the store is used up; `.subject` is what of
+|-- StoreQuotaExceeded        the tenant's share of the store is used up; `.subject` is what of
 |-- UploadNotFound       no unfinished upload under this id
 |-- UploadTaken          another stream goes on with this upload
 |-- UploadRejected       file names, sizes or offsets break the upload's own declaration
 |   |-- UploadIncomplete bytes are missing, or out of order; the upload can be gone on with
 |   |-- ChecksumMismatch the bytes that arrived are not the bytes that were declared
 |   `-- UploadTooLarge   the declaration is above what the server takes
+|-- TooManyGrants        a tenant shares more than the store keeps
 `-- StoreUnavailable     the storage refused: full, read-only, failing, away
     `-- DamagedAdapter   what is stored of it is not what was uploaded
 """
@@ -66,7 +67,7 @@ class NothingToRestore(AdapterError):
     """No earlier state of the alias has all its versions alive."""
 
 
-class QuotaExceeded(AdapterError):
+class StoreQuotaExceeded(AdapterError):
     """The tenant's share is used up; `subject` names the limit."""
 
     def __init__(self, subject: str, sentence: str) -> None:
@@ -96,6 +97,10 @@ class ChecksumMismatch(UploadRejected):
 
 class UploadTooLarge(UploadRejected):
     """The declared size is above the limit."""
+
+
+class TooManyGrants(AdapterError):
+    """The tenant has as many grants as it may have."""
 
 
 class StoreUnavailable(AdapterError):

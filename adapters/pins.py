@@ -16,7 +16,7 @@ class Pins:
         self._quota = quota
 
     def pin(self, tenant: str, name: str, version: int, tier: str) -> None:
-        """Raises AdapterNotFound, QuotaExceeded, or InvalidName for an unknown tier."""
+        """Raises AdapterNotFound, StoreQuotaExceeded, or InvalidName for an unknown tier."""
         if tier not in TIERS:
             raise InvalidName(f"{tier!r} is no tier; use {' or '.join(TIERS)}.")
 

@@ -92,7 +92,7 @@ class Store:
         """An upload that can be gone on with, and the number of its writer; nothing is written for a
         declaration that breaks a limit.
 
-        Raises UploadRejected, UploadTooLarge or QuotaExceeded.
+        Raises UploadRejected, UploadTooLarge or StoreQuotaExceeded.
         """
         check_tenant(declaration.tenant)
         check_name(declaration.name)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lorikeet.generation import Generation
     from lorikeet.lifecycle import AdapterCard, AdapterStatus, Alias, AliasState
     from lorikeet.sampling import Sampling
+    from lorikeet.sharing import Grant
     from lorikeet.types import AdapterVersion, Chunk, Logprobs, Model, Result, Sample, TokenLogprob, Usage
 
 
@@ -55,6 +56,7 @@ _HOMES = {
     "lorikeet.generation": ("Generation",),
     "lorikeet.lifecycle": ("AdapterCard", "AdapterStatus", "Alias", "AliasState"),
     "lorikeet.sampling": ("Sampling",),
+    "lorikeet.sharing": ("Grant",),
     "lorikeet.types": (
         "AdapterVersion",
         "Chunk",
@@ -82,6 +84,7 @@ __all__ = [
     "DeadlineExceeded",
     "FailedPrecondition",
     "Generation",
+    "Grant",
     "InvalidRequest",
     "Logprobs",
     "LorikeetError",

@@ -1,8 +1,10 @@
 """The client: one address, one channel, plain calls. asyncio users take the stubs in `lorikeet.v1`."""
 
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -12,9 +14,11 @@ from lorikeet.errors import DeadlineExceeded, Unavailable, from_rpc
 from lorikeet.generation import Generation
 from lorikeet.registry import Adapters
 from lorikeet.sampling import Prompt, Sampling, build_chat, build_request
+from lorikeet.sharing import Grants
 from lorikeet.types import Model
 from lorikeet.v1 import inference_pb2
 from lorikeet.v1.adapters_pb2_grpc import AdaptersStub
+from lorikeet.v1.grants_pb2_grpc import GrantsStub
 from lorikeet.v1.inference_pb2_grpc import InferenceStub
 
 _CHANNEL_OPTIONS = [
@@ -32,7 +36,8 @@ class Client:
     """A connection to one server. Safe to share between threads; use it as a context manager or close it.
 
     `timeout` is the default for every call, in seconds; a call's own timeout overrides it, math.inf means
-    none. `credentials` makes the channel TLS; `metadata` goes with every call.
+    none. `api_key` (or a token) says who calls. `tls`: True trusts the system's CAs, a path the CA in that
+    file; `credentials` are gRPC's own instead, for a client's certificate. `metadata` goes with every call.
     """
 
     def __init__(
@@ -40,15 +45,20 @@ class Client:
         target: str = "localhost:50051",
         *,
         timeout: float | None = None,
+        api_key: str | None = None,
+        tls: bool | str | os.PathLike[str] = False,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.target = target
         self._timeout = timeout
         self._metadata = tuple(metadata)
-        self._channel = _open_channel(target, credentials)
+        if api_key:
+            self._metadata += (("authorization", f"Bearer {api_key}"),)
+        self._channel = _open_channel(target, credentials or _trust(tls))
         self._inference: Any = InferenceStub(self._channel)  # type: ignore[no-untyped-call]
         self.adapters = Adapters(AdaptersStub(self._channel), self._call, self._stream)  # type: ignore[no-untyped-call]
+        self.grants = Grants(GrantsStub(self._channel), self._call)  # type: ignore[no-untyped-call]
 
     def generate(
         self,
@@ -130,6 +140,12 @@ class Client:
     def _limit(self, timeout: float | None) -> float | None:
         limit = self._timeout if timeout is None else timeout
         return None if limit == math.inf else limit
+
+
+def _trust(tls: bool | str | os.PathLike[str]) -> grpc.ChannelCredentials | None:
+    if tls is False:
+        return None
+    return grpc.ssl_channel_credentials(None if tls is True else Path(tls).read_bytes())
 
 
 def _open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:

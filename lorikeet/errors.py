@@ -42,6 +42,8 @@ class LorikeetError(Exception):
         self.message = message
         # A stable word for programs, such as `QUEUE_FULL`, if the server gave one.
         self.reason = reason
+        # Under which the server's log has the call, if it got there.
+        self.request_id = ""
 
 
 class InvalidRequest(LorikeetError):
@@ -189,4 +191,8 @@ def from_rpc(error: grpc.RpcError) -> LorikeetError:
     details = _Details(error)
     kind = _CLASSES.get(code, ServerError)
     extras: dict[str, Any] = {name: getattr(details, name)() for name in _EXTRAS.get(kind, ())}
-    return kind(message or code.name, reason=details.reason(), **extras)
+    made = kind(message or code.name, reason=details.reason(), **extras)
+    if is_call:
+        trailers: Any = error.trailing_metadata() or ()
+        made.request_id = str(dict(trailers).get("x-request-id", ""))
+    return made

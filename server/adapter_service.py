@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
 from adapters.files import CARD_NAME, STORY_NAME
+from adapters.grants import split_reference
 from adapters.store import AdapterVersion
 from lorikeet.v1 import adapters_pb2 as pb
 from server.adapter_wire import check_reference, tier_of, version_message
@@ -46,10 +47,10 @@ class AdapterService(UploadMethods, AliasMethods):
         self._watching = Watching(directory, uploading, link)
 
     async def Get(self, request: pb.GetAdapterRequest, context: Context) -> pb.AdapterVersion:
-        return self._message(await self._resolve(request.adapter_id))
+        return self._message(await self._see(request.adapter_id))
 
     async def GetCard(self, request: pb.GetAdapterRequest, context: Context) -> pb.AdapterCard:
-        version = await self._resolve(request.adapter_id)
+        version = await self._see(request.adapter_id)
         readme = await self._directory.look(lambda: self._text(version, CARD_NAME))
         story = await self._directory.look(lambda: self._text(version, STORY_NAME))
         return pb.AdapterCard(version=self._message(version), readme=readme, training_json=story)
@@ -112,6 +113,12 @@ class AdapterService(UploadMethods, AliasMethods):
             line["digest"] = version.digest
             await self._tiers.unpin(version)
         return self._message(await self._resolve(f"{version.name}@{version.version}"))
+
+    async def _see(self, adapter_id: str) -> AdapterVersion:
+        """One of the tenant's own, or one that is shared with it."""
+        with names_in("adapter_id"):
+            split_reference(adapter_id)
+        return await self._directory.resolve(current_caller().tenant, adapter_id)
 
     async def _resolve(self, adapter_id: str) -> AdapterVersion:
         check_reference(adapter_id)

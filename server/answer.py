@@ -9,11 +9,13 @@ from typing import cast
 
 from lorikeet.v1 import inference_pb2 as pb
 from server.engine.messages import Failure, Started, Token
-from server.errors import AdapterUnusable, FrontError, GenerationFailed, QueueFull
+from server.errors import AdapterUnusable, DeadlinePassed, FrontError, GenerationFailed, QueueFull
+from server.forecast import Forecast
 from server.job import Job
 from server.link import EngineLost
 from server.metrics import Metrics
 from server.text import Text
+from server.trace import Facts, Phases
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +26,40 @@ UNKNOWN_START = Started(0, 0.0, 0.0)
 class Sample:
     """Turns one sequence's tokens into messages."""
 
-    def __init__(self, index: int, job: Job, text: Text, metrics: Metrics) -> None:
+    def __init__(self, index: int, job: Job, text: Text, metrics: Metrics, forecast: Forecast) -> None:
         self.finished = False
         self.job = job
         self._index = index
         self._text = text
         self._metrics = metrics
+        self._forecast = forecast
         self._detokenizer = text.detokenizer(job.params.stop, job.context)
         self._num_tokens = 0
         self._started: Started | None = None
         self._first_at = self._last_at = 0.0
+
+    @property
+    def phases(self) -> Phases:
+        """Of a sample that has begun. The adapter is waited for within the queue."""
+        assert self._started is not None, "the sample has a token"
+        arrived_at, started = self.job.arrived_at, self._started
+        scheduled_at = arrived_at + started.queue_seconds
+        return {
+            "queue": (arrived_at, scheduled_at),
+            "load": (scheduled_at - started.load_seconds, scheduled_at),
+            "prefill": (scheduled_at, self._first_at),
+            "decode": (self._first_at, self._last_at),
+        }
+
+    @property
+    def facts(self) -> Facts:
+        """Of the same, for a span."""
+        return {
+            "lorikeet.tenant": self.job.tenant,
+            "lorikeet.adapter": self.job.adapter_digest,
+            "lorikeet.prompt_tokens": len(self.job.prompt),
+            "lorikeet.completion_tokens": self._num_tokens,
+        }
 
     def take(self, tokens: Sequence[Token]) -> pb.GenerateResponse:
         """One message for all tokens that came since the last one."""
@@ -64,6 +90,7 @@ class Sample:
 
     def _begin(self, started: Started, now: float, message: pb.GenerateResponse) -> None:
         self._started = started
+        self.job.share.begin()
         self._first_at = self._last_at = now
         job = self.job
         message.started.prompt_tokens = len(job.prompt)
@@ -72,6 +99,7 @@ class Sample:
         message.started.adapter_digest = job.adapter_digest
         message.started.seed = job.seed_of(self._index)
         self._metrics.first_token.observe(now - job.arrived_at)
+        self._forecast.learn(job.tenant, job.params.priority, now - job.arrived_at)
         self._metrics.queue.observe(started.queue_seconds)
         self._metrics.load.observe(started.load_seconds)
 
@@ -82,6 +110,8 @@ class Sample:
         self._num_tokens += num_new
         self._last_at = now
         self._metrics.answer_tokens.inc(num_new)
+        self._metrics.tenants.add(self.job.tenant, generation_tokens=num_new)
+        self.job.share.spend(num_new)
 
     def _finish(self, end: str, message: pb.GenerateResponse) -> None:
         self.finished = True
@@ -146,8 +176,10 @@ def _error(failure: Failure, job: Job) -> FrontError:
     log.warning("sequence %d failed (%s): %s", failure.id, failure.reason, failure.message)
     of = f"Adapter {job.adapter_version}" if job.adapter is not None else "The base"
     match failure.reason:
+        case "deadline":
+            return DeadlinePassed("The call's deadline passed.")
         case "adapter":
-            return AdapterUnusable(f"{of} could not be loaded: {failure.message}")
+            return AdapterUnusable(job.adapter_version, f"{of} could not be loaded: {failure.message}")
         case "numeric":
             return GenerationFailed(f"{of} gave numbers that are not finite; its weights are at fault.")
     return GenerationFailed("The engine could not go on with this answer; try again.")

@@ -13,30 +13,37 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
+from adapters.grants import Grants
 from adapters.opening import open_store
 from adapters.quota import Quota
 from adapters.store import Store
 from adapters.uploads import UploadLimits
-from lorikeet.v1 import adapters_pb2, inference_pb2
+from lorikeet.v1 import adapters_pb2, grants_pb2, inference_pb2
 from lorikeet.v1.adapters_pb2_grpc import add_AdaptersServicer_to_server
+from lorikeet.v1.grants_pb2_grpc import add_GrantsServicer_to_server
 from lorikeet.v1.inference_pb2_grpc import add_InferenceServicer_to_server
 from server.adapter_service import AdapterService
 from server.admission import Admission
 from server.audit import AuditLog
 from server.base import read_base
-from server.config import ServerConfig
+from server.config import ServerConfig, is_loopback
 from server.directory import Directory
 from server.engine_metrics import EngineCollector
 from server.engine_process import EngineProcess
 from server.gate import Gate
+from server.grant_service import GrantService
 from server.health import Health
+from server.identity.build import build_access, build_credentials
+from server.identity.tenants import open_tenants
 from server.inference_service import InferenceService
 from server.journal import Journal
 from server.link import EngineLink
 from server.metrics import Metrics
+from server.quotas import Quotas
 from server.scrape import Scrape
 from server.texts import Texts
 from server.tiers import Tiers
+from server.trace import NoSpans, Spans
 from server.uploading import Uploading
 
 log = logging.getLogger(__name__)
@@ -64,6 +71,7 @@ OPTIONS = (
 SERVICES = (
     inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name,
     adapters_pb2.DESCRIPTOR.services_by_name["Adapters"].full_name,
+    grants_pb2.DESCRIPTOR.services_by_name["Grants"].full_name,
 )
 
 
@@ -85,25 +93,32 @@ class Front:
 
     def __init__(self, config: ServerConfig, link_factory: LinkFactory) -> None:
         base = read_base(config.base)
-        metrics = Metrics()
+        metrics = Metrics(config.metrics_tenants)
         self._config = config
         self._metrics = metrics
+        self._tenants = open_tenants(config.tenants)
+        self._access = build_access(config, self._tenants)
+        self._credentials = build_credentials(config)
+        self._spans = _open_spans(config.otlp_endpoint)
         self._link = link_factory(config)
         metrics.registry.register(EngineCollector(self._link, config.vllm_metrics))
         store = _open_store(config)
-        self._directory = directory = Directory(store, self._link.news)
+        grants = Grants(config.adapter_folder / "grants.json")
+        self._directory = directory = Directory(store, grants, self._link.news)
         texts = Texts(config.base, lambda digest: store.folder(digest, directory.is_held))
         self._uploads = Uploading(directory, self._link, texts, config.max_rank, config.max_adapter_bytes)
         self._tiers = Tiers(directory, self._link)
         self._journal = Journal(AuditLog(config.audit_folder, config.audit_file_bytes))
         self._generating = Admission(config.queue_limit, "sequences")
         self._uploading = Admission(MAX_UPLOADS, "uploads")
+        quotas = Quotas(self._tenants)
         self._inference = InferenceService(
-            config, base, texts, self._link, self._directory, self._generating, metrics
+            config, base, texts, self._link, self._directory, self._generating, quotas, self._spans, metrics
         )
         self._adapters = AdapterService(
             self._directory, self._uploads, self._tiers, self._link, self._uploading, self._journal
         )
+        self._grants = GrantService(self._directory)
         self._health = Health(self._link, SERVICES)
         self._server: grpc.aio.Server | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -119,11 +134,13 @@ class Front:
     async def start(self) -> None:
         """Listens, not serving until the engine is ready; raises OSError or RuntimeError for a taken port."""
         config = self._config
-        server = self._server = grpc.aio.server(interceptors=(Gate(self._metrics),), options=OPTIONS)
+        gate = Gate(self._metrics, self._access, self._spans)
+        server = self._server = grpc.aio.server(interceptors=(gate,), options=OPTIONS)
         self._add_services(server)
-        self.port = server.add_insecure_port(f"{config.host}:{config.port}")
+        self.port = self._listen(server, f"{config.host}:{config.port}")
         if config.metrics_port >= 0:
-            self._scrape = Scrape(config.host, config.metrics_port, self._metrics.registry)
+            host = config.metrics_host or config.host
+            self._scrape = Scrape(host, config.metrics_port, self._metrics.registry)
         await self._health.start()
         await server.start()
         # What a crash left between deletion and collection.
@@ -162,6 +179,7 @@ class Front:
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
         await asyncio.to_thread(self._close_store)
+        await asyncio.to_thread(self._spans.close)
         if self._scrape is not None:
             await asyncio.to_thread(self._scrape.close)
 
@@ -177,11 +195,28 @@ class Front:
         self._directory.close()
         self._journal.close()
 
+    def _listen(self, server: grpc.aio.Server, address: str) -> int:
+        if self._credentials is not None:
+            return server.add_secure_port(address, self._credentials)
+        if not is_loopback(self._config.host):
+            log.warning("without TLS, keys travel in the clear: let %s be reached by a proxy alone", address)
+        return server.add_insecure_port(address)
+
     def _add_services(self, server: grpc.aio.Server) -> None:
         add_InferenceServicer_to_server(self._inference, server)  # type: ignore[no-untyped-call]
         add_AdaptersServicer_to_server(self._adapters, server)  # type: ignore[no-untyped-call]
+        add_GrantsServicer_to_server(self._grants, server)  # type: ignore[no-untyped-call]
         add_HealthServicer_to_server(self._health.servicer, server)
-        reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
+        if self._config.reflection:
+            reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
+
+
+def _open_spans(endpoint: str) -> Spans:
+    """Raises ModuleNotFoundError where spans are asked for and the extra `otel` is missing."""
+    if not endpoint:
+        return NoSpans()
+    opened: Spans = import_module("server.otel").OtelSpans(endpoint)
+    return opened
 
 
 def _open_store(config: ServerConfig) -> Store:

@@ -8,9 +8,12 @@ DEFAULT_TENANT = "default"
 
 @dataclass(frozen=True)
 class Caller:
-    """On whose behalf a call runs."""
+    """On whose behalf a call runs, by which credential, and what that credential may do."""
 
     tenant: str
+    # The id of the API key, `jwt:SUBJECT` or `cert:NAME`; empty where there are no credentials.
+    key_id: str = ""
+    scopes: frozenset[str] = frozenset()
 
 
 _current: ContextVar[Caller] = ContextVar("caller")

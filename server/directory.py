@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from adapters.errors import AdapterNotFound, StoreUnavailable
+from adapters.grants import Grant, Grants
 from adapters.store import AdapterVersion, Store
 from server.errors import NoSuchAdapter
 from server.holds import Holds
@@ -26,8 +27,9 @@ T = TypeVar("T")
 class Directory:
     """Adapters by tenant and reference. All methods belong to the event loop's thread."""
 
-    def __init__(self, store: Store, news: News) -> None:
+    def __init__(self, store: Store, grants: Grants, news: News) -> None:
         self.store = store
+        self._grants = grants
         # Told whenever a version, an upload or a hold changed.
         self.news = news
         self.holds = Holds(news)
@@ -61,12 +63,25 @@ class Directory:
     async def resolve(self, tenant: str, reference: str, key: str | None = None) -> AdapterVersion:
         """The version a reference means, not held. Raises NoSuchAdapter, or InvalidName for several."""
         with finding(reference):
-            return await run(self._lookups, lambda: self.store.resolve(tenant, reference, key))
+            owner, own = self._grants.locate(tenant, reference)
+            return await run(self._lookups, lambda: self.store.resolve(owner, own, key))
 
     async def list(
         self, tenant: str, page_size: int, page_token: str
     ) -> tuple[Sequence[AdapterVersion], str]:
         return await run(self._lookups, lambda: self.store.list(tenant, page_size, page_token))
+
+    async def share(self, owner: str, name: str, tenant: str) -> Grant:
+        """Lets another tenant use one of the owner's names. Raises NoSuchAdapter."""
+        await self.resolve(owner, name)
+        return await run(self._changes, lambda: self._grants.share(owner, name, tenant))
+
+    async def unshare(self, owner: str, name: str, tenant: str) -> None:
+        await run(self._changes, lambda: self._grants.unshare(owner, name, tenant))
+
+    def grants_of(self, tenant: str) -> Sequence[Grant]:
+        """All that a tenant gave or was given."""
+        return self._grants.of(tenant)
 
     async def look(self, work: Callable[[], T]) -> T:
         """Something that is read of the store."""
@@ -134,6 +149,11 @@ class Directory:
         return changed
 
 
+def name_for(tenant: str, version: AdapterVersion) -> str:
+    """What a tenant calls it: `name`, or `owner/name` where it is another's."""
+    return version.name if version.tenant == tenant else f"{version.tenant}/{version.name}"
+
+
 def _log_failure(done: "Future[list[str]]") -> None:
     error = done.exception()
     if isinstance(error, StoreUnavailable):
@@ -148,4 +168,6 @@ def finding(reference: str) -> Iterator[None]:
     try:
         yield
     except AdapterNotFound as error:
-        raise NoSuchAdapter(reference, str(error)) from error
+        # Of another tenant's adapters nobody learns more than the reference that was asked for.
+        sentence = f"There is no adapter {reference}." if "/" in reference else str(error)
+        raise NoSuchAdapter(reference, sentence) from error

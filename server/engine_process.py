@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import tempfile
+from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator
 from dataclasses import fields
 from itertools import count
@@ -35,13 +36,15 @@ from server.engine.messages import (
 from server.link import EngineLost, require_ready
 from server.news import News
 from server.preparations import Preparations
+from server.pulse import SILENT_SECONDS, Pulse
 from server.stream import Stream
+from server.trials import Trials
 
 # An engine lost this many times in a row without one token in between is not started again.
 MAX_FRUITLESS_STARTS = 3
-# A request that saw the engine die this often is not submitted again.
-MAX_LOSSES = 2
 STOP_SECONDS = 10.0
+# How often an engine that says nothing is looked at.
+LOOK_SECONDS = 1.0
 # From this many streams on, each is told at the configured interval.
 CROWD = 16
 
@@ -60,11 +63,14 @@ class EngineProcess:
         given = {name: getattr(config, name) for name in names}
         self._config = EngineConfig(**given | {"adapter_store": config.adapter_folder})
         self._stream_interval = config.stream_interval
+        self._hang_seconds = config.hang_seconds
+        self._pulse = Pulse()
         self._folder = tempfile.TemporaryDirectory(prefix="lorikeet-")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.news = News()
         self._streams: dict[int, Stream] = {}
         self._preparations = Preparations(self._send)
+        self._trials = Trials(lambda stream: self._send(stream.resubmission()))
         self._ids = count(1)
         self._starts = count()
         self._encoder = msgspec.msgpack.Encoder()
@@ -79,6 +85,10 @@ class EngineProcess:
     @property
     def ready(self) -> Ready | None:
         return self._ready
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._streams or self._pulse.silence < SILENT_SECONDS
 
     @property
     def stats(self) -> Stats | None:
@@ -135,9 +145,12 @@ class EngineProcess:
         stream = Stream(request, self._stream_interval * share)
         if self._lost:
             raise EngineLost(self._lost)
+        if not self._streams:
+            # Silence counts while somebody waits.
+            self._pulse.beat()
         self._streams[request.id] = stream
         try:
-            self._send(request)
+            self._trials.offer(stream, is_ready=self._ready is not None)
             while True:
                 news = await stream.take()
                 yield news
@@ -147,6 +160,7 @@ class EngineProcess:
             # Still known: the reader left before the end.
             if self._streams.pop(request.id, None) is not None:
                 self._send(Abort(request.id))
+                self._trials.settle(stream)
 
     async def prepare(self, folder: Path, manifest: Manifest) -> Manifest:
         require_ready(self)
@@ -193,16 +207,30 @@ class EngineProcess:
             self._commands.send(self._encoder.encode(command), zmq.NOBLOCK)
 
     async def _next_report(self) -> Report | None:
-        """None once the process is gone and everything it said was read."""
+        """None once the process is gone and everything it said was read. One that hangs is killed."""
         receive = asyncio.ensure_future(self._reports.recv())
         try:
             assert self._death is not None, "the engine was started"
-            await asyncio.wait((receive, self._death), return_when=asyncio.FIRST_COMPLETED)
+            while True:
+                await asyncio.wait((receive, self._death), timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                if receive.done() or self._death.done():
+                    break
+                self._kill_if_hung()
+            self._pulse.beat()
             if not receive.done():
                 await asyncio.wait((receive,), timeout=0.2)
             return self._decoder.decode(receive.result()) if receive.done() else None
         finally:
             receive.cancel()
+
+    def _kill_if_hung(self) -> None:
+        if self._ready is None or not self._streams:
+            # It loads, or nobody waits.
+            return
+        if self._pulse.silence > self._hang_seconds and self._process is not None:
+            log.error("the engine has said nothing for %.0f s", self._pulse.silence)
+            self._pulse.beat()
+            self._process.kill()
 
     async def _watch(self) -> None:
         """Hands out reports as long as there is an engine, and starts another when it is lost."""
@@ -225,14 +253,11 @@ class EngineProcess:
         if self._fruitless_starts > MAX_FRUITLESS_STARTS:
             raise EngineFailed("the engine dies again and again")
         await self._start_process()
-        for stream in list(self._streams.values()):
-            stream.losses += 1
-            if stream.losses > MAX_LOSSES:
-                # It was there every time: the others should not go down with it again.
-                del self._streams[stream.request.id]
-                stream.fail(EngineLost("the engine was lost over and over while it worked on this request"))
-            else:
-                self._send(stream.resubmission())
+        culprit = self._trials.resume(list(self._streams.values()))
+        if culprit is not None:
+            # The others should not go down with it again.
+            self._streams.pop(culprit.request.id, None)
+            culprit.fail(EngineLost("the engine was lost over and over while it worked on this request"))
 
     def _hand_out(self, report: Report) -> None:
         if isinstance(report, (Ready, Broken)):
@@ -247,12 +272,14 @@ class EngineProcess:
                 stream.put(token)
                 if token.finish:
                     del self._streams[token.id]
+                self._trials.settle(stream)
         for done in report.prepared:
             self._preparations.take(done)
         for failure in report.failures:
             stream = self._streams.pop(failure.id, None)
             if stream is not None:
                 stream.fail(failure)
+                self._trials.settle(stream)
 
     def _lose_streams(self, why: str) -> None:
         """For good: streams end, and new ones are refused."""

@@ -2,13 +2,17 @@
 
 FrontError
 |-- InvalidRequest     fields are missing or out of range; `.violations` lists every one
+|-- Unauthenticated    no valid key, token or certificate
+|-- NotAllowed         a valid one, but not for this
 |-- NoSuchAdapter      nothing live under `.reference`
 |-- AdapterDeleted     deleted by force while the request ran on it
 |-- NotReady           the base is loading, the server drains, or the engine was lost
 |-- QueueFull          more work than the server takes at once
+|-- QuotaExceeded      the tenant uses what it may; `.quota`, `.seconds` until it may work again
 |-- SlowReader         the client does not take its messages
 |-- SlowSender         the client does not send its upload
 |-- DeadlinePassed     the call's own deadline
+|-- DeadlineUnreachable it cannot be kept, so nothing was begun
 |-- AdapterUnusable    the adapter exists but could not be loaded
 `-- GenerationFailed   the engine gave up on one sequence
 """
@@ -51,6 +55,14 @@ class InvalidRequest(FrontError):
         return "; ".join(f"{violation.field}: {violation.sentence}" for violation in self.violations)
 
 
+class Unauthenticated(FrontError):
+    """The call is nobody's."""
+
+
+class NotAllowed(FrontError):
+    """The caller is known and may not do this."""
+
+
 class NoSuchAdapter(FrontError):
     """Nothing live answers to `reference`."""
 
@@ -71,6 +83,15 @@ class QueueFull(FrontError):
     """The server holds as much work as it takes."""
 
 
+class QuotaExceeded(FrontError):
+    """The tenant has used what it may. `seconds`: when to come back; None where waiting does not help."""
+
+    def __init__(self, quota: str, sentence: str, seconds: float | None) -> None:
+        super().__init__(sentence)
+        self.quota = quota
+        self.seconds = seconds
+
+
 class SlowReader(FrontError):
     """The client left a message waiting for too long."""
 
@@ -83,8 +104,16 @@ class DeadlinePassed(FrontError):
     """The call's deadline passed."""
 
 
+class DeadlineUnreachable(FrontError):
+    """The call's deadline will pass before it could get a first token."""
+
+
 class AdapterUnusable(FrontError):
-    """The adapter's weights could not be brought to the device."""
+    """The adapter's weights could not be brought to the device. `reference`: which version it is."""
+
+    def __init__(self, reference: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reference = reference
 
 
 class GenerationFailed(FrontError):

@@ -12,10 +12,12 @@ import grpc
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
-from server.caller import DEFAULT_TENANT, Caller, set_caller
+from server.caller import set_caller
 from server.errors import DeadlinePassed
+from server.identity.access import NOBODY, Access
 from server.metrics import Metrics
 from server.status import incident_status, to_status
+from server.trace import Spans, Trace, set_trace
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +32,10 @@ QUIET = ("/grpc.health.", "/grpc.reflection.")
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps handlers of all four shapes."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, access: Access, spans: Spans) -> None:
         self._metrics = metrics
+        self._access = access
+        self._spans = spans
 
     async def intercept_service(
         self,
@@ -45,9 +49,13 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _guard(self, method: str, behavior: Behavior) -> Behavior:
         async def guarded(request: Any, context: Context) -> Any:
-            call = _Call(method, self._metrics)
-            set_caller(Caller(DEFAULT_TENANT))
+            call = _Call(method, self._metrics, self._spans, context)
+            set_trace(call.trace)
             try:
+                # Known first, so that the log also names who was refused.
+                call.caller = self._access.identify(method, context)
+                self._access.authorize(method, call.caller)
+                set_caller(call.caller)
                 async with _deadline(context):
                     answer = await behavior(request, context)
             except grpc.aio.InternalError as error:
@@ -68,10 +76,14 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 class _Call:
     """The bookkeeping of one call."""
 
-    def __init__(self, method: str, metrics: Metrics) -> None:
+    def __init__(self, method: str, metrics: Metrics, spans: Spans, context: Context) -> None:
         self._method = method
         self._metrics = metrics
         self._began = time.monotonic()
+        self._spans = spans
+        self.trace = Trace.of(context.invocation_metadata() or ())
+        self.caller = NOBODY
+        context.set_trailing_metadata(self.trace.metadata)
 
     async def fail(self, error: Exception, context: Context) -> None:
         """Ends the call with the error's status."""
@@ -83,7 +95,7 @@ class _Call:
         told = rpc_status.to_status(status)
         self.done(told.code)
         try:
-            await context.abort(told.code, told.details, told.trailing_metadata)
+            await context.abort(told.code, told.details, (*told.trailing_metadata, *self.trace.metadata))
         except grpc.aio.InternalError as gone:
             # Nobody is left to hear it.
             raise asyncio.CancelledError from gone
@@ -91,9 +103,15 @@ class _Call:
     def done(self, code: grpc.StatusCode) -> None:
         """The one log line and the one measurement."""
         seconds = time.monotonic() - self._began
-        self._metrics.rpc_done(self._method, code, seconds)
+        self._metrics.rpc_done(self._method, code, seconds, self.caller.tenant)
         level = logging.DEBUG if self._method.startswith(QUIET) else logging.INFO
-        log.log(level, "%s %s %.1f ms", self._method, code.name, seconds * 1000)
+        caller = self.caller
+        who = (caller.tenant or "-", caller.key_id or "-", self.trace.request_id)
+        line = "%s %s %.1f ms tenant=%s key=%s request=%s"
+        log.log(level, line, self._method, code.name, seconds * 1000, *who)
+        if level == logging.INFO:
+            facts = {"lorikeet.tenant": caller.tenant}
+            self._spans.call(self.trace, self._method, code, self._began, facts)
 
     def _incident(self, error: Exception) -> status_pb2.Status:
         incident = secrets.token_hex(8)

@@ -33,7 +33,7 @@ class Health:
 
     async def refresh(self) -> None:
         """Tells watchers if something changed."""
-        serving = self._link.ready is not None
+        serving = self._link.ready is not None and self._link.is_alive
         if serving != self._told:
             await self._tell(serving)
 

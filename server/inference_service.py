@@ -18,10 +18,12 @@ from server.caller import current_caller
 from server.config import ServerConfig
 from server.directory import Directory
 from server.errors import InvalidRequest
+from server.forecast import Forecast
 from server.job import Job
 from server.link import EngineLink, require_ready
 from server.metrics import Metrics
 from server.prompt import encode, encode_chat, tokenize
+from server.quotas import Quotas
 from server.requests import (
     Limits,
     check,
@@ -32,6 +34,7 @@ from server.requests import (
 )
 from server.text import Text
 from server.texts import Texts
+from server.trace import Spans, current_trace
 from server.wire import params_of, turns_of
 from server.writer import Writer
 
@@ -51,6 +54,8 @@ class InferenceService(InferenceServicer):
         link: EngineLink,
         directory: Directory,
         admission: Admission,
+        quotas: Quotas,
+        spans: Spans,
         metrics: Metrics,
         patience: float = READER_PATIENCE,
     ) -> None:
@@ -60,23 +65,32 @@ class InferenceService(InferenceServicer):
         self._link = link
         self._directory = directory
         self._admission = admission
+        self._quotas = quotas
+        self._spans = spans
+        self._forecast = Forecast()
         self._metrics = metrics
         self._patience = patience
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
-        arrived_at = time.monotonic()
+        arrived_at, left = time.monotonic(), context.time_remaining()
         limits = self._limits()
-        params = params_of(request)
+        tenant = current_caller().tenant
+        params = params_of(request, self._quotas.limits(tenant).max_new_tokens)
         check(params, limits.before_adapter() if names_adapter(params) else limits)
-        with self._admission.admit(params.n):
+        self._forecast.require(tenant, params.priority, self._quotas.num_queued(tenant), left)
+        with self._admission.admit(params.n), self._quotas.admit(tenant, params.n) as share:
+            most = min(params.max_new_tokens, limits.max_tokens - 1)
+            share.reserve_answers(params.n, most)
             async with self._adapter(params.adapter_id, params.session_id) as adapter:
                 text, limits = await self._texts.of(adapter), _limits_of(adapter, limits)
                 if adapter is not None:
                     check(params, limits)
                 prompt = await tokenize(text, params, limits)
+                share.reserve_prompt(len(prompt))
                 self._metrics.prompt_tokens.inc(len(prompt))
+                self._metrics.tenants.add(tenant, prompt_tokens=len(prompt))
                 job = Job(
-                    tenant=current_caller().tenant,
+                    tenant=tenant,
                     params=params,
                     prompt=prompt,
                     adapter=adapter,
@@ -84,6 +98,8 @@ class InferenceService(InferenceServicer):
                     max_tokens=limits.max_tokens,
                     eos=self._eos_of(text, limits),
                     arrived_at=arrived_at,
+                    share=share,
+                    deadline=None if left is None else arrived_at + left,
                 )
                 writer = Writer(context, self._patience)
                 async with writer.watched():
@@ -153,9 +169,10 @@ class InferenceService(InferenceServicer):
 
     async def _sample(self, index: int, job: Job, text: Text, writer: Writer) -> None:
         tokens = self._link.submit(job.submit(self._link.new_id(), index))
-        sample = Sample(index, job, text, self._metrics)
+        sample = Sample(index, job, text, self._metrics, self._forecast)
         with self._metrics.live.track_inprogress():
             await deliver(sample, tokens, writer.write, self._config.queue_seconds)
+        self._spans.phases(current_trace(), sample.phases, sample.facts)
 
 
 def _limits_of(adapter: AdapterVersion | None, limits: Limits) -> Limits:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from adapters.kinds import KINDS
 from adapters.store import AdapterVersion
+from server.directory import name_for
 from server.engine.messages import Sampling, Submit
 from server.model.config import FIRST_VIRTUAL
+from server.quotas import Share
 from server.requests import GenerateParams
 
 # Odd, so that all samples of a request have seeds of their own; the golden ratio, so that they are far apart.
@@ -31,10 +33,16 @@ class Job:
     # The end-of-sequence tokens of the base, and of the tokenizer in use.
     eos: frozenset[int]
     arrived_at: float
+    # What it takes of its tenant's quota, which also says the tenant's weight.
+    share: Share
+    # Seconds of the monotonic clock.
+    deadline: float | None = None
 
     @property
     def adapter_version(self) -> str:
-        return "" if self.adapter is None else f"{self.adapter.name}@{self.adapter.version}"
+        if self.adapter is None:
+            return ""
+        return f"{name_for(self.tenant, self.adapter)}@{self.adapter.version}"
 
     @property
     def adapter_digest(self) -> str:
@@ -69,6 +77,9 @@ class Job:
             arrived_at=self.arrived_at,
             num_virtual=self.num_virtual,
             has_keys=self.num_virtual > 0 and self._kind in FILLING_CACHE,
+            weight=self.share.limits.weight,
+            priority=self.params.priority,
+            deadline=self.deadline,
         )
 
     def _sampling(self, index: int) -> Sampling:

@@ -22,6 +22,10 @@ class EngineLink(Protocol):
         """What the engine said of itself, or None while it loads or after it was lost."""
 
     @property
+    def is_alive(self) -> bool:
+        """Whether the engine was heard of lately; one that does not answer may come back or be replaced."""
+
+    @property
     def stats(self) -> Stats | None:
         """The newest gauges."""
 

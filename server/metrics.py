@@ -1,9 +1,10 @@
-"""What the front itself measures. Tenants and adapters never become labels: their number has no bound."""
+"""What the front itself measures. Adapters never become labels, tenants only so many."""
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lorikeet.v1 import adapters_pb2, inference_pb2
+from server.tenant_metrics import TenantMetrics
 
 GENERATE = f"/{inference_pb2.DESCRIPTOR.services_by_name['Inference'].full_name}/Generate"
 UPLOAD = f"/{adapters_pb2.DESCRIPTOR.services_by_name['Adapters'].full_name}/Upload"
@@ -15,8 +16,10 @@ LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.
 class Metrics:
     """Every metric of the front, named once; the engine's are named in `engine_metrics`."""
 
-    def __init__(self) -> None:
+    def __init__(self, named_tenants: int = 20) -> None:
         registry = self.registry = CollectorRegistry()
+        self.tenants = TenantMetrics(named_tenants)
+        registry.register(self.tenants)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"lorikeet:{name}", text, labels, registry=registry)
@@ -37,12 +40,14 @@ class Metrics:
         self.queue = histogram("queue_seconds", "Waiting to be scheduled")
         self.load = histogram("adapter_wait_seconds", "Waiting for an adapter to reach the device")
 
-    def rpc_done(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
-        """Counts one call, whatever its shape; `method` is one that exists."""
+    def rpc_done(self, method: str, code: grpc.StatusCode, seconds: float, tenant: str = "") -> None:
+        """Counts one call, whatever its shape; `method` is one that exists, `tenant` empty for strangers."""
         outcome = code.name.lower()
         self.rpcs.labels(method, outcome).inc()
         if method == GENERATE:
             self.requests.labels(outcome).inc()
             self.latency.observe(seconds)
+            if tenant:
+                self.tenants.add(tenant, requests=1, refused=code is grpc.StatusCode.RESOURCE_EXHAUSTED)
         elif method == UPLOAD:
             self.uploads.labels(outcome).inc()

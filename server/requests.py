@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from adapters.errors import InvalidName
-from adapters.names import parse_reference
+from adapters.grants import split_reference
 from server.errors import InvalidRequest, Violation
 
 ROLES = ("system", "user", "assistant")
@@ -47,6 +47,7 @@ class GenerateParams:
     logprobs: int | None = None
     ignore_eos: bool = False
     n: int = 1
+    priority: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ class Limits:
     max_stop_tokens: int = 16
     max_logprobs: int = 20
     max_session_bytes: int = 256
+    max_priority: int = 10
 
     def before_adapter(self) -> "Limits":
         """As far as a request can be checked while nobody knows which tokens its adapter has."""
@@ -91,6 +93,7 @@ def check(params: GenerateParams, limits: Limits) -> None:
         *_check_input(params, limits),
         *_check_numbers(params, limits),
         *_check_lengths(params),
+        *_check_priority(params, limits),
         *_check_stops(params, limits),
     ]
     if violations:
@@ -140,7 +143,7 @@ def _check_adapter_id(adapter_id: str) -> Iterator[Violation]:
     if not adapter_id:
         return
     try:
-        parse_reference(adapter_id)
+        split_reference(adapter_id)
     except InvalidName as error:
         yield Violation("adapter_id", str(error))
 
@@ -203,7 +206,8 @@ def _check_numbers(params: GenerateParams, limits: Limits) -> Iterator[Violation
         "top_k": (0, limits.vocab_size, False),
         "top_p": (0, 1, True),
         "min_p": (0, 1, False),
-        "repetition_penalty": (0, 10, True),
+        # Below, the penalty itself makes logits that are not finite.
+        "repetition_penalty": (0.01, 10, False),
         "presence_penalty": (-2, 2, False),
         "frequency_penalty": (-2, 2, False),
         "seed": (0, MAX_SEED, False),
@@ -216,6 +220,11 @@ def _check_numbers(params: GenerateParams, limits: Limits) -> Iterator[Violation
             continue
         if not math.isfinite(value) or not low <= value <= high or (above and value == low):
             yield Violation(f"sampling.{field}", f"must be in {'(' if above else '['}{low}, {high}].")
+
+
+def _check_priority(params: GenerateParams, limits: Limits) -> Iterator[Violation]:
+    if abs(params.priority) > limits.max_priority:
+        yield Violation("priority", f"must be in [-{limits.max_priority}, {limits.max_priority}].")
 
 
 def _check_lengths(params: GenerateParams) -> Iterator[Violation]:

@@ -1,5 +1,6 @@
 """The one table from domain errors to gRPC statuses with rich details."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,9 @@ from adapters.errors import (
     InvalidAdapter,
     InvalidName,
     NothingToRestore,
-    QuotaExceeded,
+    StoreQuotaExceeded,
     StoreUnavailable,
+    TooManyGrants,
     UploadNotFound,
     UploadRejected,
     UploadTaken,
@@ -30,13 +32,17 @@ from server.errors import (
     AdapterDeleted,
     AdapterUnusable,
     DeadlinePassed,
+    DeadlineUnreachable,
     GenerationFailed,
     InvalidRequest,
     NoSuchAdapter,
+    NotAllowed,
     NotReady,
     QueueFull,
+    QuotaExceeded,
     SlowReader,
     SlowSender,
+    Unauthenticated,
     Violation,
 )
 from server.link import EngineLost
@@ -107,20 +113,36 @@ def _retry(error: Any) -> list[Message]:
     return [details_pb.RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS))]
 
 
-def _quota(error: UploadTooLarge) -> list[Message]:
-    violation = details_pb.QuotaFailure.Violation(subject="adapter", description=_shorten(str(error), 300))
-    return [details_pb.QuotaFailure(violations=[violation])]
+def _quota(subject: str) -> Details:
+    def failure(error: Exception) -> list[Message]:
+        violation = details_pb.QuotaFailure.Violation(subject=subject, description=_shorten(str(error), 300))
+        return [details_pb.QuotaFailure(violations=[violation])]
+
+    return failure
 
 
-def _share(error: QuotaExceeded) -> list[Message]:
-    violation = details_pb.QuotaFailure.Violation(
-        subject=error.subject, description=_shorten(str(error), 300)
-    )
-    return [details_pb.QuotaFailure(violations=[violation])]
+def _tenants_quota(error: QuotaExceeded) -> list[Message]:
+    failure = _quota(error.quota)(error)
+    if error.seconds is None:
+        return failure
+    delay = Duration()
+    delay.FromMilliseconds(math.ceil(error.seconds * 1000))
+    return [*failure, details_pb.RetryInfo(retry_delay=delay)]
+
+
+def _share(error: StoreQuotaExceeded) -> list[Message]:
+    return _quota(error.subject)(error)
 
 
 def _resource(error: NoSuchAdapter) -> list[Message]:
     return [details_pb.ResourceInfo(resource_type="adapter", resource_name=error.reference)]
+
+
+def _precondition(error: AdapterUnusable) -> list[Message]:
+    violation = details_pb.PreconditionFailure.Violation(
+        type="ADAPTER", subject=error.reference, description=_shorten(str(error), 300)
+    )
+    return [details_pb.PreconditionFailure(violations=[violation])]
 
 
 def _problems(error: InvalidAdapter) -> list[Message]:
@@ -139,8 +161,9 @@ TABLE: dict[type[BaseException], Row] = {
         lambda error: _bad_request([Violation("files", str(error))]),
     ),
     ChecksumMismatch: Row(Code.DATA_LOSS, "CHECKSUM_MISMATCH"),
-    UploadTooLarge: Row(Code.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LARGE", _quota),
-    QuotaExceeded: Row(Code.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", _share),
+    UploadTooLarge: Row(Code.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LARGE", _quota("adapter")),
+    StoreQuotaExceeded: Row(Code.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", _share),
+    TooManyGrants: Row(Code.RESOURCE_EXHAUSTED, "TOO_MANY_GRANTS", _quota("grants")),
     UploadNotFound: Row(Code.NOT_FOUND, "UPLOAD_NOT_FOUND"),
     UploadTaken: Row(Code.ABORTED, "UPLOAD_TAKEN"),
     AdapterNotFound: Row(Code.NOT_FOUND, "ADAPTER_NOT_FOUND"),
@@ -149,13 +172,17 @@ TABLE: dict[type[BaseException], Row] = {
     NothingToRestore: Row(Code.FAILED_PRECONDITION, "NOTHING_TO_RESTORE"),
     AdapterDeleted: Row(Code.ABORTED, "ADAPTER_DELETED"),
     StoreUnavailable: Row(Code.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),
+    Unauthenticated: Row(Code.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    NotAllowed: Row(Code.PERMISSION_DENIED, "PERMISSION_DENIED"),
     NoSuchAdapter: Row(Code.NOT_FOUND, "ADAPTER_NOT_FOUND", _resource),
-    AdapterUnusable: Row(Code.FAILED_PRECONDITION, "ADAPTER_UNUSABLE"),
+    AdapterUnusable: Row(Code.FAILED_PRECONDITION, "ADAPTER_UNUSABLE", _precondition),
     NotReady: Row(Code.UNAVAILABLE, "NOT_READY", _retry),
     EngineLost: Row(Code.UNAVAILABLE, "ENGINE_LOST", _retry),
     QueueFull: Row(Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", _retry),
+    QuotaExceeded: Row(Code.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", _tenants_quota),
     SlowReader: Row(Code.RESOURCE_EXHAUSTED, "SLOW_READER"),
     SlowSender: Row(Code.DEADLINE_EXCEEDED, "SLOW_SENDER"),
     DeadlinePassed: Row(Code.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
+    DeadlineUnreachable: Row(Code.DEADLINE_EXCEEDED, "DEADLINE_UNREACHABLE"),
     GenerationFailed: Row(Code.INTERNAL, "GENERATION_FAILED"),
 }

@@ -17,7 +17,7 @@ class Stream:
     def __init__(self, request: Submit, interval: float) -> None:
         self.request = request
         self.answered: list[int] = []
-        # Engines that died while this sequence was theirs.
+        # Engines that died in a row while this sequence was theirs, without one token of it in between.
         self.losses = 0
         self._interval = interval
         self._waiting: list[Token] = []
@@ -31,6 +31,7 @@ class Stream:
         if token.started is not None and self.answered:
             token = msgspec.structs.replace(token, started=None)
         self.answered.append(token.token)
+        self.losses = 0
         self._waiting.append(token)
         if token.finish or len(self.answered) == 1:
             self._wake()

@@ -45,7 +45,8 @@ class Texts:
         except (InvalidAdapter, UnreadableBase, OSError) as error:
             self._texts.pop(version.digest, None)
             name = f"{version.name}@{version.version}"
-            raise AdapterUnusable(f"The tokenizer of adapter {name} cannot be read: {error}") from error
+            told = f"The tokenizer of adapter {name} cannot be read: {error}"
+            raise AdapterUnusable(name, told) from error
 
     async def check(self, folder: Path, manifest: Manifest) -> None:
         """Raises InvalidAdapter where an upload's own tokenizer could not be used."""

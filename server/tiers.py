@@ -33,7 +33,7 @@ class Tiers:
             await self._arrival(version, tier)
 
     async def pin(self, version: AdapterVersion, tier: str) -> None:
-        """Keeps it there from now on, over restarts; `keep` tells the engine. Raises QuotaExceeded."""
+        """Keeps it there from now on, over restarts; `keep` tells the engine. Raises StoreQuotaExceeded."""
         pins = self._directory.store.pins
         await self._directory.change(lambda: pins.pin(version.tenant, version.name, version.version, tier))
 
@@ -77,18 +77,19 @@ class Tiers:
                         return
                     self._raise_refusal(version)
         except TimeoutError as error:
+            name = f"{version.name}@{version.version}"
             raise AdapterUnusable(
-                f"{version.name}@{version.version} was not there within {self._patience:g} seconds; "
-                "is all memory held by running requests or pins?"
+                name,
+                f"{name} was not there within {self._patience:g} seconds; is all memory held by running "
+                "requests or pins?",
             ) from error
 
     def _raise_refusal(self, version: AdapterVersion) -> None:
         stats = self._link.stats
         for refusal in () if stats is None else stats.refusals:
             if refusal.digest == version.digest:
-                raise AdapterUnusable(
-                    f"{version.name}@{version.version} cannot be brought there: {refusal.message}"
-                )
+                name = f"{version.name}@{version.version}"
+                raise AdapterUnusable(name, f"{name} cannot be brought there: {refusal.message}")
 
 
 def _is_at(digest: str, tier: str, stats: Stats | None) -> bool:

@@ -24,10 +24,12 @@ _OPTIONAL = (
 )
 
 
-def params_of(request: pb.GenerateRequest) -> GenerateParams:
-    """The request as the validator knows it."""
+def params_of(request: pb.GenerateRequest, longest: int = 0) -> GenerateParams:
+    """The request as the validator knows it; an answer whose length it leaves open is at most `longest`."""
     sampling = request.sampling
     fields: dict[str, Any] = {name: getattr(sampling, name) for name in _OPTIONAL if sampling.HasField(name)}
+    if longest:
+        fields.setdefault("max_new_tokens", min(longest, GenerateParams.max_new_tokens))
     match request.WhichOneof("input"):
         case "prompt":
             fields["prompt"] = request.prompt
@@ -38,6 +40,7 @@ def params_of(request: pb.GenerateRequest) -> GenerateParams:
     return GenerateParams(
         adapter_id=request.adapter_id,
         session_id=request.session_id,
+        priority=request.priority,
         stop=tuple(sampling.stop),
         stop_token_ids=tuple(sampling.stop_token_ids),
         **fields,

@@ -73,8 +73,8 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
 
 def _help(field: "dataclasses.Field[Any]") -> str:
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    words = {True: "yes", False: "no"}
-    shown = words[default] if isinstance(default, bool) else default
+    words: dict[Any, str] = {True: "yes", False: "no", None: "none"}
+    shown = words[default] if default is None or isinstance(default, bool) else default
     tail = "required" if _is_required(field) else f"default: {shown}"
     # argparse reads a percent sign as the start of a placeholder.
     return f"{field.metadata.get('help', '')} ({tail})".strip().replace("%", "%%")

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from lorikeet import __version__
-from lorikeet.cli import adapters, audit, demo, generate, loadtest, serve, train
+from lorikeet.cli import adapters, audit, demo, generate, grants, keys, loadtest, serve, train
 from lorikeet.cli.command import Command, UsageError
 from lorikeet.cli.sentences import sentence
 
@@ -19,6 +19,8 @@ COMMANDS: dict[str, Command] = {
     "generate": generate,
     "adapters": adapters,
     "audit": audit,
+    "grants": grants,
+    "keys": keys,
     "train": train,
     "demo": demo,
     "loadtest": loadtest,

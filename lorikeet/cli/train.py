@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorikeet.cli.command import UsageError
+from lorikeet.cli.connect import add_credentials, connect_to
 from lorikeet.cli.guard import require
 from lorikeet.cli.show import byte_progress, print_version
 
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--register", metavar="HOST:PORT", help="upload the adapter to this server afterwards"
     )
     parser.add_argument("--name", help="name to store it under, with --register")
+    add_credentials(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     folder = _train(args.config)
     print(folder)
     if args.register:
-        _register(folder, args.register, args.name)
+        _register(folder, args)
     return 0
 
 
@@ -63,9 +65,7 @@ def _train(path: Path) -> Path:
     return result.output
 
 
-def _register(folder: Path, target: str, name: str) -> None:
-    from lorikeet.client import Client
-
-    with Client(target) as client, byte_progress(f"uploading {name}") as progress:
-        stored = client.adapters.upload(folder, name, progress)
+def _register(folder: Path, args: argparse.Namespace) -> None:
+    with connect_to(args.register, args) as client, byte_progress(f"uploading {args.name}") as progress:
+        stored = client.adapters.upload(folder, args.name, progress)
     print_version(stored)

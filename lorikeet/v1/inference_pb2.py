@@ -24,45 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blorikeet/v1/inference.proto\x12\x0blorikeet.v1\"\xe0\x01\n\x0fGenerateRequest\x12\x12\n\nadapter_id\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12!\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x11.lorikeet.v1.ChatH\x00\x12*\n\ttoken_ids\x18\x04 \x01(\x0b\x32\x15.lorikeet.v1.TokenIdsH\x00\x12\'\n\x08sampling\x18\x05 \x01(\x0b\x32\x15.lorikeet.v1.Sampling\x12\x17\n\nsession_id\x18\x06 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05inputB\r\n\x0b_session_id\"2\n\x04\x43hat\x12*\n\x08messages\x18\x01 \x03(\x0b\x32\x18.lorikeet.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xb4\x04\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x07\x88\x01\x01\x12\x1b\n\x0emax_new_tokens\x18\t \x01(\rH\x08\x88\x01\x01\x12\x1b\n\x0emin_new_tokens\x18\n \x01(\rH\t\x88\x01\x01\x12\x0c\n\x04stop\x18\x0b \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\r\x12\x15\n\x08logprobs\x18\r \x01(\rH\n\x88\x01\x01\x12\x17\n\nignore_eos\x18\x0e \x01(\x08H\x0b\x88\x01\x01\x12\x0e\n\x01n\x18\x0f \x01(\rH\x0c\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seedB\x11\n\x0f_max_new_tokensB\x11\n\x0f_min_new_tokensB\x0b\n\t_logprobsB\r\n\x0b_ignore_eosB\x04\n\x02_n\"\xe3\x01\n\x10GenerateResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12,\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.lorikeet.v1.TokenLogprobs\x12*\n\x07started\x18\x05 \x01(\x0b\x32\x14.lorikeet.v1.StartedH\x00\x88\x01\x01\x12,\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x15.lorikeet.v1.FinishedH\x01\x88\x01\x01\x42\n\n\x08_startedB\x0b\n\t_finished\"v\n\x07Started\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x03 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x04 \x01(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x04\"f\n\x08\x46inished\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.lorikeet.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.lorikeet.v1.Usage\"\xb1\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\x12\x15\n\rqueue_seconds\x18\x04 \x01(\x01\x12\x14\n\x0cload_seconds\x18\x05 \x01(\x01\x12\x1b\n\x13\x66irst_token_seconds\x18\x06 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x07 \x01(\x01\"b\n\rTokenLogprobs\x12)\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x19.lorikeet.v1.TokenLogprob\x12&\n\x03top\x18\x02 \x03(\x0b\x32\x19.lorikeet.v1.TokenLogprob\"?\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"\x11\n\x0fGetModelRequest\"\xe5\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x14\n\x0cquantization\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x13\n\x0bmax_context\x18\x06 \x01(\r\x12\x10\n\x08max_rank\x18\x07 \x01(\r\x12\x15\n\radapter_slots\x18\x08 \x01(\r\x12\x14\n\x0c\x63\x61\x63he_tokens\x18\t \x01(\x04\x12\x19\n\x11has_chat_template\x18\n \x01(\x08\x12\x16\n\x0eserver_version\x18\x0b \x01(\t\"a\n\x0fTokenizeRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12!\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x11.lorikeet.v1.ChatH\x00\x12\x12\n\nadapter_id\x18\x03 \x01(\tB\x07\n\x05input\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xdd\x01\n\tInference\x12I\n\x08Generate\x12\x1c.lorikeet.v1.GenerateRequest\x1a\x1d.lorikeet.v1.GenerateResponse0\x01\x12<\n\x08GetModel\x12\x1c.lorikeet.v1.GetModelRequest\x1a\x12.lorikeet.v1.Model\x12G\n\x08Tokenize\x12\x1c.lorikeet.v1.TokenizeRequest\x1a\x1d.lorikeet.v1.TokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blorikeet/v1/inference.proto\x12\x0blorikeet.v1\"\xf2\x01\n\x0fGenerateRequest\x12\x12\n\nadapter_id\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12!\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x11.lorikeet.v1.ChatH\x00\x12*\n\ttoken_ids\x18\x04 \x01(\x0b\x32\x15.lorikeet.v1.TokenIdsH\x00\x12\'\n\x08sampling\x18\x05 \x01(\x0b\x32\x15.lorikeet.v1.Sampling\x12\x17\n\nsession_id\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08priority\x18\n \x01(\x05\x42\x07\n\x05inputB\r\n\x0b_session_id\"2\n\x04\x43hat\x12*\n\x08messages\x18\x01 \x03(\x0b\x32\x18.lorikeet.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xb4\x04\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x07\x88\x01\x01\x12\x1b\n\x0emax_new_tokens\x18\t \x01(\rH\x08\x88\x01\x01\x12\x1b\n\x0emin_new_tokens\x18\n \x01(\rH\t\x88\x01\x01\x12\x0c\n\x04stop\x18\x0b \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\r\x12\x15\n\x08logprobs\x18\r \x01(\rH\n\x88\x01\x01\x12\x17\n\nignore_eos\x18\x0e \x01(\x08H\x0b\x88\x01\x01\x12\x0e\n\x01n\x18\x0f \x01(\rH\x0c\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seedB\x11\n\x0f_max_new_tokensB\x11\n\x0f_min_new_tokensB\x0b\n\t_logprobsB\r\n\x0b_ignore_eosB\x04\n\x02_n\"\xe3\x01\n\x10GenerateResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12,\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.lorikeet.v1.TokenLogprobs\x12*\n\x07started\x18\x05 \x01(\x0b\x32\x14.lorikeet.v1.StartedH\x00\x88\x01\x01\x12,\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x15.lorikeet.v1.FinishedH\x01\x88\x01\x01\x42\n\n\x08_startedB\x0b\n\t_finished\"v\n\x07Started\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x03 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x04 \x01(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x04\"f\n\x08\x46inished\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.lorikeet.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.lorikeet.v1.Usage\"\xb1\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\x12\x15\n\rqueue_seconds\x18\x04 \x01(\x01\x12\x14\n\x0cload_seconds\x18\x05 \x01(\x01\x12\x1b\n\x13\x66irst_token_seconds\x18\x06 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x07 \x01(\x01\"b\n\rTokenLogprobs\x12)\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x19.lorikeet.v1.TokenLogprob\x12&\n\x03top\x18\x02 \x03(\x0b\x32\x19.lorikeet.v1.TokenLogprob\"?\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"\x11\n\x0fGetModelRequest\"\xe5\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x14\n\x0cquantization\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x13\n\x0bmax_context\x18\x06 \x01(\r\x12\x10\n\x08max_rank\x18\x07 \x01(\r\x12\x15\n\radapter_slots\x18\x08 \x01(\r\x12\x14\n\x0c\x63\x61\x63he_tokens\x18\t \x01(\x04\x12\x19\n\x11has_chat_template\x18\n \x01(\x08\x12\x16\n\x0eserver_version\x18\x0b \x01(\t\"a\n\x0fTokenizeRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12!\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x11.lorikeet.v1.ChatH\x00\x12\x12\n\nadapter_id\x18\x03 \x01(\tB\x07\n\x05input\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xdd\x01\n\tInference\x12I\n\x08Generate\x12\x1c.lorikeet.v1.GenerateRequest\x1a\x1d.lorikeet.v1.GenerateResponse0\x01\x12<\n\x08GetModel\x12\x1c.lorikeet.v1.GetModelRequest\x1a\x12.lorikeet.v1.Model\x12G\n\x08Tokenize\x12\x1c.lorikeet.v1.TokenizeRequest\x1a\x1d.lorikeet.v1.TokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorikeet.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=2149
-  _globals['_FINISHREASON']._serialized_end=2244
+  _globals['_FINISHREASON']._serialized_start=2167
+  _globals['_FINISHREASON']._serialized_end=2262
   _globals['_GENERATEREQUEST']._serialized_start=45
-  _globals['_GENERATEREQUEST']._serialized_end=269
-  _globals['_CHAT']._serialized_start=271
-  _globals['_CHAT']._serialized_end=321
-  _globals['_CHATMESSAGE']._serialized_start=323
-  _globals['_CHATMESSAGE']._serialized_end=367
-  _globals['_TOKENIDS']._serialized_start=369
-  _globals['_TOKENIDS']._serialized_end=392
-  _globals['_SAMPLING']._serialized_start=395
-  _globals['_SAMPLING']._serialized_end=959
-  _globals['_GENERATERESPONSE']._serialized_start=962
-  _globals['_GENERATERESPONSE']._serialized_end=1189
-  _globals['_STARTED']._serialized_start=1191
-  _globals['_STARTED']._serialized_end=1309
-  _globals['_FINISHED']._serialized_start=1311
-  _globals['_FINISHED']._serialized_end=1413
-  _globals['_USAGE']._serialized_start=1416
-  _globals['_USAGE']._serialized_end=1593
-  _globals['_TOKENLOGPROBS']._serialized_start=1595
-  _globals['_TOKENLOGPROBS']._serialized_end=1693
-  _globals['_TOKENLOGPROB']._serialized_start=1695
-  _globals['_TOKENLOGPROB']._serialized_end=1758
-  _globals['_GETMODELREQUEST']._serialized_start=1760
-  _globals['_GETMODELREQUEST']._serialized_end=1777
-  _globals['_MODEL']._serialized_start=1780
-  _globals['_MODEL']._serialized_end=2009
-  _globals['_TOKENIZEREQUEST']._serialized_start=2011
-  _globals['_TOKENIZEREQUEST']._serialized_end=2108
-  _globals['_TOKENIZERESPONSE']._serialized_start=2110
-  _globals['_TOKENIZERESPONSE']._serialized_end=2147
-  _globals['_INFERENCE']._serialized_start=2247
-  _globals['_INFERENCE']._serialized_end=2468
+  _globals['_GENERATEREQUEST']._serialized_end=287
+  _globals['_CHAT']._serialized_start=289
+  _globals['_CHAT']._serialized_end=339
+  _globals['_CHATMESSAGE']._serialized_start=341
+  _globals['_CHATMESSAGE']._serialized_end=385
+  _globals['_TOKENIDS']._serialized_start=387
+  _globals['_TOKENIDS']._serialized_end=410
+  _globals['_SAMPLING']._serialized_start=413
+  _globals['_SAMPLING']._serialized_end=977
+  _globals['_GENERATERESPONSE']._serialized_start=980
+  _globals['_GENERATERESPONSE']._serialized_end=1207
+  _globals['_STARTED']._serialized_start=1209
+  _globals['_STARTED']._serialized_end=1327
+  _globals['_FINISHED']._serialized_start=1329
+  _globals['_FINISHED']._serialized_end=1431
+  _globals['_USAGE']._serialized_start=1434
+  _globals['_USAGE']._serialized_end=1611
+  _globals['_TOKENLOGPROBS']._serialized_start=1613
+  _globals['_TOKENLOGPROBS']._serialized_end=1711
+  _globals['_TOKENLOGPROB']._serialized_start=1713
+  _globals['_TOKENLOGPROB']._serialized_end=1776
+  _globals['_GETMODELREQUEST']._serialized_start=1778
+  _globals['_GETMODELREQUEST']._serialized_end=1795
+  _globals['_MODEL']._serialized_start=1798
+  _globals['_MODEL']._serialized_end=2027
+  _globals['_TOKENIZEREQUEST']._serialized_start=2029
+  _globals['_TOKENIZEREQUEST']._serialized_end=2126
+  _globals['_TOKENIZERESPONSE']._serialized_start=2128
+  _globals['_TOKENIZERESPONSE']._serialized_end=2165
+  _globals['_INFERENCE']._serialized_start=2265
+  _globals['_INFERENCE']._serialized_end=2486
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,10 @@ if _version_not_supported:
 
 
 class InferenceStub(object):
-    """Text generation over the base model and any adapter the caller may use.
+    """Every RPC but health may also end with UNAUTHENTICATED (no valid key) or PERMISSION_DENIED (the key lacks the
+    RPC's scope). Errors carry google.rpc details, an ErrorInfo with a stable reason always among them.
+
+    Text generation over the base model and any adapter the caller may use.
     """
 
     def __init__(self, channel):
@@ -53,7 +56,10 @@ class InferenceStub(object):
 
 
 class InferenceServicer(object):
-    """Text generation over the base model and any adapter the caller may use.
+    """Every RPC but health may also end with UNAUTHENTICATED (no valid key) or PERMISSION_DENIED (the key lacks the
+    RPC's scope). Errors carry google.rpc details, an ErrorInfo with a stable reason always among them.
+
+    Text generation over the base model and any adapter the caller may use.
     """
 
     def Generate(self, request, context):
@@ -67,8 +73,9 @@ class InferenceServicer(object):
         NOT_FOUND            no such adapter or version (details: ResourceInfo)
         FAILED_PRECONDITION  the adapter exists but could not be loaded
         ABORTED              the adapter was deleted by force while it answered
-        RESOURCE_EXHAUSTED   the queue is full (details: RetryInfo), or a reader too slow to keep
-        DEADLINE_EXCEEDED    the call's deadline passed
+        RESOURCE_EXHAUSTED   the queue is full (details: RetryInfo), the tenant's quota is used (details:
+        QuotaFailure; RetryInfo unless waiting cannot help), or a reader too slow to keep
+        DEADLINE_EXCEEDED    the call's deadline passed, or cannot be kept
         UNAVAILABLE          the server is loading, draining, or lost its engine (details: RetryInfo)
         INTERNAL             a fault of the server
         """
@@ -123,7 +130,10 @@ def add_InferenceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Inference(object):
-    """Text generation over the base model and any adapter the caller may use.
+    """Every RPC but health may also end with UNAUTHENTICATED (no valid key) or PERMISSION_DENIED (the key lacks the
+    RPC's scope). Errors carry google.rpc details, an ErrorInfo with a stable reason always among them.
+
+    Text generation over the base model and any adapter the caller may use.
     """
 
     @staticmethod

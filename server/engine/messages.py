@@ -51,6 +51,11 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=Tru
     num_virtual: int = 0
     # Whether their keys and values come with the adapter, and are not computed.
     has_keys: bool = False
+    # The tenant's share beside others, and which of its own sequences go first: the higher ones.
+    weight: float = 1.0
+    priority: int = 0
+    # After which nobody wants the answer any more.
+    deadline: float | None = None
 
 
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -124,7 +129,7 @@ class Token(msgspec.Struct, frozen=True, array_like=True):
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """The sequence ended without an answer. `reason`: "adapter" (its weights could not be loaded),
-    "numeric" (its logits are not finite) or "internal"."""
+    "numeric" (its logits are not finite), "deadline" (its own passed) or "internal"."""
 
     id: int
     reason: str

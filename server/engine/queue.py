@@ -1,20 +1,33 @@
-"""Whose turn it is: one line for each tenant, the tenant served least goes first.
+"""Whose turn it is: one line for each tenant, the tenant served least for its weight goes first.
 
 Virtual token counters after Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024):
-each tenant's counter grows with the tokens computed for it; a tenant that comes back from idleness is
-lifted to the least of the active counters, so nobody saves up credit.
+each tenant's counter grows with the tokens computed for it, divided by its weight; a tenant that comes back
+from idleness is lifted to the least of the active counters, so nobody saves up credit. Counters belong to
+tenants and not to adapters: who spreads over many adapters gets no more.
 """
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from server.engine.line import Line
 from server.engine.sequence import Sequence
+
+# A tenant whose next adapter is on the device may be this many tokens ahead of one whose is not.
+COLD_TOKENS = 256.0
+
+# Above so many tenants, those that are idle and have no debt are forgotten.
+MAX_IDLE = 4096
+
+# Whether an adapter is on the device.
+IsResident = Callable[[str], bool]
 
 
 class FairQueue:
-    def __init__(self) -> None:
-        self._lines: dict[str, deque[Sequence]] = {}
+    def __init__(self, is_resident: IsResident = lambda adapter: True) -> None:
+        self._is_resident = is_resident
+        self._lines: dict[str, Line] = {}
         self._counters: dict[str, float] = {}
+        # As the tenant's newest request says.
+        self._weights: dict[str, float] = {}
         self._running: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -26,35 +39,37 @@ class FairQueue:
             yield from line
 
     def push(self, sequence: Sequence) -> None:
-        self._lift(sequence.request.tenant)
-        self._lines.setdefault(sequence.request.tenant, deque()).append(sequence)
+        tenant = sequence.request.tenant
+        self._lift(tenant)
+        self._weights[tenant] = sequence.request.weight
+        self._lines.setdefault(tenant, Line()).push(sequence)
 
     def push_front(self, sequence: Sequence) -> None:
         """For a sequence that was running and had to step back."""
-        self._lines.setdefault(sequence.request.tenant, deque()).appendleft(sequence)
+        self._lines.setdefault(sequence.request.tenant, Line()).push_front(sequence)
 
     def candidates(self) -> Iterator[Sequence]:
         """Waiting sequences in the order in which they deserve to run; take what fits, pass the others by.
 
         Counters may be charged while this is read: the next turn is decided after the last one.
         """
-        lines = {tenant: iter(list(line)) for tenant, line in self._lines.items()}
-        while lines:
-            tenant = min(lines, key=lambda t: self._counters[t])
-            sequence = next(lines[tenant], None)
-            if sequence is None:
-                del lines[tenant]
-            else:
-                yield sequence
+        heads = [_Head(tenant, line.in_turn(self._is_resident)) for tenant, line in self._lines.items()]
+        while heads:
+            head = min(heads, key=self._rank)
+            yield head.sequence
+            if not head.advance():
+                heads.remove(head)
 
     def remove(self, sequence: Sequence) -> None:
-        tenant = sequence.request.tenant
-        self._lines[tenant].remove(sequence)
-        if not self._lines[tenant]:
-            del self._lines[tenant]
+        """It leaves without having run."""
+        self._lines[sequence.request.tenant].remove(sequence)
+        self._drop_empty(sequence.request.tenant)
 
-    def enter(self, tenant: str) -> None:
-        """One of the tenant's sequences starts to run."""
+    def take(self, sequence: Sequence) -> None:
+        """It starts to run."""
+        tenant = sequence.request.tenant
+        self._lines[tenant].take(sequence)
+        self._drop_empty(tenant)
         self._running[tenant] = self._running.get(tenant, 0) + 1
 
     def leave(self, tenant: str) -> None:
@@ -64,7 +79,15 @@ class FairQueue:
             del self._running[tenant]
 
     def charge(self, tenant: str, tokens: float) -> None:
-        self._counters[tenant] = self._counters.get(tenant, 0.0) + tokens
+        self._counters[tenant] = self._counters.get(tenant, 0.0) + tokens / self._weights[tenant]
+
+    def _rank(self, head: "_Head") -> float:
+        is_warm = self._is_resident(head.sequence.request.adapter)
+        return self._counters[head.tenant] + (0.0 if is_warm else COLD_TOKENS)
+
+    def _drop_empty(self, tenant: str) -> None:
+        if not len(self._lines[tenant]):
+            del self._lines[tenant]
 
     def _lift(self, tenant: str) -> None:
         if tenant in self._lines or tenant in self._running:
@@ -73,4 +96,30 @@ class FairQueue:
         floor = min(active, default=0.0)
         if not active:
             self._counters.clear()
+            self._weights.clear()
+        if len(self._counters) >= MAX_IDLE:
+            self._forget_below(floor)
         self._counters[tenant] = max(self._counters.get(tenant, 0.0), floor)
+
+    def _forget_below(self, floor: float) -> None:
+        """Of idle tenants, those who would be lifted anyway."""
+        active = {*self._lines, *self._running}
+        self._counters = {t: c for t, c in self._counters.items() if t in active or c > floor}
+        self._weights = {t: w for t, w in self._weights.items() if t in self._counters}
+
+
+class _Head:
+    """A tenant's next candidate and those behind it."""
+
+    def __init__(self, tenant: str, sequences: Iterator[Sequence]) -> None:
+        self.tenant = tenant
+        self._sequences = sequences
+        self.sequence = next(sequences)
+
+    def advance(self) -> bool:
+        """Whether there is another one."""
+        following = next(self._sequences, None)
+        if following is None:
+            return False
+        self.sequence = following
+        return True

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 
 from server.engine.blocks import BlockPool, extend_hashes, salt
+from server.engine.deadlines import Deadlines
 from server.engine.messages import Failure, Started, Submit, Token
 from server.engine.queue import FairQueue
 from server.engine.sampler import Sampled
@@ -16,7 +17,7 @@ class Scheduler:
     def __init__(self, blocks: BlockPool, slots: AdapterSlots, max_running: int, step_tokens: int) -> None:
         self.blocks = blocks
         self.slots = slots
-        self.queue = FairQueue()
+        self.queue = FairQueue(slots.is_resident)
         self.running: list[Sequence] = []
         self.num_preemptions = 0
         self.prefix_queried = 0
@@ -26,6 +27,7 @@ class Scheduler:
         self._step_tokens = max(step_tokens, max_running)
         self._by_id: dict[int, Sequence] = {}
         self._failures: list[Failure] = []
+        self._deadlines = Deadlines(self._by_id)
         self._secret = os.urandom(32)
 
     def add(self, request: Submit) -> None:
@@ -37,6 +39,7 @@ class Scheduler:
             self._failures.append(Failure(sequence.id, "internal", what))
             return
         self._by_id[sequence.id] = sequence
+        self._deadlines.add(request)
         self.slots.prefetch(request.adapter)
         self.queue.push(sequence)
 
@@ -49,6 +52,7 @@ class Scheduler:
 
     def schedule(self) -> list[Chosen]:
         """Running sequences first, those that decode before prompts; then waiting ones as all allows."""
+        self._drop_expired()
         chosen: list[Chosen] = []
         budget = self._step_tokens
         for sequence in sorted(self.running, key=lambda s: s.remaining > 1):
@@ -58,6 +62,10 @@ class Scheduler:
         chosen = [choice for choice in chosen if choice.sequence.slot is not None]
         self._choose_waiting(budget, chosen)
         return chosen
+
+    def _drop_expired(self) -> None:
+        for sequence_id in self._deadlines.passed(time.monotonic()):
+            self.fail(self._by_id[sequence_id], "deadline", "its deadline passed")
 
     def _choose_waiting(self, budget: int, chosen: list[Chosen]) -> None:
         if not budget or len(self.running) >= self._max_running:
@@ -159,12 +167,10 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence) -> bool:
         """From waiting to running, if its adapter is on the device."""
-        request = sequence.request
-        slot = self._acquire(sequence)
+        request, slot = sequence.request, self._acquire(sequence)
         if slot is None:
             return False
-        self.queue.remove(sequence)
-        self.queue.enter(request.tenant)
+        self.queue.take(sequence)
         self.running.append(sequence)
         sequence.slot = slot
         sequence.generation = self.slots.generation_of(request.adapter) or 0

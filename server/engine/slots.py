@@ -129,6 +129,11 @@ class AdapterSlots:
     def resident(self) -> list[str]:
         return [o.digest for o in self._occupants.values() if o.placed.is_resident()]
 
+    def is_resident(self, digest: str) -> bool:
+        """Whether a sequence of this adapter could start now; the base always could."""
+        occupant = self._occupants.get(digest)
+        return not digest or (occupant is not None and occupant.placed.is_resident())
+
     def held(self) -> list[str]:
         return [o.digest for o in self._occupants.values() if o.holds]
 

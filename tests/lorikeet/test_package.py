@@ -33,6 +33,7 @@ def test_the_public_names_are_pinned():
         "DeadlineExceeded",
         "FailedPrecondition",
         "Generation",
+        "Grant",
         "InvalidRequest",
         "Logprobs",
         "LorikeetError",

@@ -3,17 +3,21 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc_health.v1 import health_pb2
 
 from server.config import ServerConfig
 from server.engine.messages import Failure, Sampling, Submit
 from server.engine_process import EngineFailed, EngineProcess
+from server.health import Health
 from server.link import EngineLost
+from server.trials import MAX_LOSSES
 from tests.toys import drive
 
 PROMPT = [5, 6, 7, 8, 9]
@@ -148,17 +152,139 @@ def test_requests_made_while_the_engine_is_being_lost_are_answered_by_the_next(z
 
 
 def test_a_request_that_kills_every_engine_fails_alone(zoo: Any) -> None:
+    """Each engine dies before it has said a word; what comes after is served."""
+
     async def scenario() -> None:
         async with running(zoo) as link:
-            pids = set()
+            killer = asyncio.create_task(kill_engines(link, MAX_LOSSES + 1))
+            with pytest.raises(EngineLost, match="over and over"):
+                await collect(link, request(link, "", max_new_tokens=240))
+            await killer
+            assert len(await collect(link, request(link, "", max_new_tokens=8))) == 8
 
-            async def kill_each(num_tokens: int) -> None:
-                if link.ready is not None and link.pid not in pids:
-                    pids.add(link.pid)
+    asyncio.run(scenario())
+
+
+def test_a_poison_is_found_among_others_and_they_are_answered(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine dies whenever it is given that one request, whoever else is there."""
+    driven = drive(zoo.base, zoo.store)
+    (expected,) = driven.answers(driven.submit(PROMPT, max_new_tokens=8))
+
+    async def scenario() -> None:
+        async with running(zoo) as link:
+            poison = request(link, "", max_new_tokens=8)
+            send = link._send
+
+            def kill_by_poison(command: Any) -> None:
+                send(command)
+                if isinstance(command, Submit) and command.id == poison.id and link.ready is not None:
                     os.kill(link.pid, signal.SIGKILL)
 
+            monkeypatch.setattr(link, "_send", kill_by_poison)
+            guilty = asyncio.create_task(collect(link, poison))
+            asked = [
+                asyncio.create_task(collect(link, request(link, "", max_new_tokens=8))) for _ in range(4)
+            ]
+            assert await asyncio.gather(*asked) == [expected] * 4
             with pytest.raises(EngineLost, match="over and over"):
-                await collect(link, request(link, "", max_new_tokens=240), kill_each)
+                await guilty
+            assert await collect(link, request(link, "", max_new_tokens=8)) == expected
+
+    asyncio.run(scenario())
+
+
+async def kill_engines(link: EngineProcess, kills: int) -> None:
+    """Each as soon as it is ready."""
+    killed: set[int] = set()
+    while len(killed) < kills:
+        if link.ready is not None and link.pid not in killed:
+            killed.add(link.pid)
+            os.kill(link.pid, signal.SIGKILL)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
+def test_every_stream_survives_every_kill_token_for_token(zoo: Any, kills: int) -> None:
+    """Greedy and seeded, base and adapters, all at once; an engine dies whenever ten more tokens are out."""
+    driven = drive(zoo.base, zoo.store)
+    wanted = [
+        # Long enough for the kills, and as long as the context allows.
+        (digest, {"max_new_tokens": min(240, 30 + 10 * kills), **sampling})
+        for digest in ("", zoo.digests["rank4"], zoo.digests["rank8-rs"])
+        for sampling in ({}, {"temperature": 0.9, "seed": 3}, {"temperature": 0.7, "seed": 4, "top_p": 0.8})
+    ]
+    expected = [driven.answers(driven.submit(PROMPT, digest, **options))[0] for digest, options in wanted]
+    killed: set[int] = set()
+
+    async def scenario() -> None:
+        async with running(zoo) as link:
+
+            async def kill(num_tokens: int) -> None:
+                if (
+                    num_tokens >= 10 * (len(killed) % 20 + 1)
+                    and len(killed) < kills
+                    and link.pid not in killed
+                ):
+                    killed.add(link.pid)
+                    os.kill(link.pid, signal.SIGKILL)
+
+            while len(killed) < kills:
+                asked = [collect(link, request(link, digest, **options), kill) for digest, options in wanted]
+                assert await asyncio.gather(*asked) == expected
+
+    asyncio.run(scenario())
+    assert len(killed) == kills
+
+
+def test_an_engine_that_hangs_is_noticed_killed_and_replaced(zoo: Any) -> None:
+    """Stopped as a whole: its sockets stand, its process lives, and it says nothing."""
+    driven = drive(zoo.base, zoo.store)
+    (expected,) = driven.answers(driven.submit(PROMPT, max_new_tokens=60))
+
+    async def scenario() -> None:
+        async with running(zoo, hang_seconds=5.0) as link:
+            first = link.pid
+            health = Health(link, ["service"])
+            await health.start()
+            stopped_at = 0.0
+
+            async def stop_once(num_tokens: int) -> None:
+                nonlocal stopped_at
+                if num_tokens > 5 and not stopped_at:
+                    stopped_at = time.monotonic()
+                    os.kill(first, signal.SIGSTOP)
+
+            answer = asyncio.create_task(collect(link, request(link, "", max_new_tokens=60), stop_once))
+            while not stopped_at or await told(health) == SERVING:
+                await asyncio.sleep(0.05)
+            assert time.monotonic() - stopped_at < 5.0
+            assert await answer == expected
+            assert link.pid != first
+            while await told(health) != SERVING:
+                await asyncio.sleep(0.05)
+            await health.close()
+
+    asyncio.run(scenario())
+
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+async def told(health: Health) -> int:
+    """What a check says."""
+    answer = await health.servicer.Check(health_pb2.HealthCheckRequest(service="service"), None)
+    return int(answer.status)
+
+
+def test_silence_of_an_engine_without_work_is_no_hang(zoo: Any) -> None:
+    async def scenario() -> None:
+        async with running(zoo, hang_seconds=5.0) as link:
+            first = link.pid
+            link._pulse._heard_at -= 100.0
+            assert link.is_alive
             assert len(await collect(link, request(link, "", max_new_tokens=8))) == 8
+            assert link.pid == first
 
     asyncio.run(scenario())

@@ -180,8 +180,7 @@ def test_the_tenant_served_least_goes_first_whatever_its_line() -> None:
         queue.push(s)
     taken = []
     for candidate in queue.candidates():
-        queue.remove(candidate)
-        queue.enter("flood")
+        queue.take(candidate)
         queue.charge("flood", 10)
         taken.append(candidate)
         if len(taken) == 5:
@@ -196,8 +195,10 @@ def test_the_tenant_served_least_goes_first_whatever_its_line() -> None:
 
 def test_idleness_saves_up_no_credit() -> None:
     queue = FairQueue()
-    queue.push(sequence("busy"))
-    queue.enter("busy")
+    running = sequence("busy")
+    queue.push(running)
+    queue.push(sequence("busy", 1))
+    queue.take(running)
     queue.charge("busy", 1000)
     queue.push(sequence("late"))
     order: list[Any] = []

@@ -37,7 +37,7 @@ def open_house(base: Path, loop: Loop, tmp_path: Path) -> Iterator[Open]:
     opened: list[House] = []
 
     def open_(ready: bool = True, link: FakeLink | None = None, **options: Any) -> House:
-        defaults = {"port": 0, "metrics_port": -1, "stream_interval": 0.0, "max_rank": 16}
+        defaults = {"port": 0, "metrics_port": -1, "stream_interval": 0.0, "max_rank": 16, "reflection": True}
         store = tmp_path / f"store{len(opened)}"
         config = ServerConfig(**{"base": str(base), "adapter_store": store, **defaults, **options})
         link = link or FakeLink()

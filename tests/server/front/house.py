@@ -132,6 +132,7 @@ class FakeLink:
         # What the engine finds wrong with every upload.
         self.problems: list[str] = []
         self.loads = True
+        self.is_alive = True
         self.fails: Exception | None = None
         self._ids = count(1)
         self._changed = threading.Condition()

@@ -31,14 +31,14 @@ def health(house: House, service: str = "") -> Any:
 
 def test_health_follows_the_engine(open_house: Open) -> None:
     house = open_house(ready=False)
-    assert [health(house, name) for name in ("", *SERVICES)] == [NOT_SERVING] * 3
+    assert [health(house, name) for name in ("", *SERVICES)] == [NOT_SERVING] * len(("", *SERVICES))
     watches = [
         house.health.Watch(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE)
         for name in ("", *SERVICES)
     ]
     for ready, status in ((None, NOT_SERVING), (READY, SERVING), (None, NOT_SERVING), (READY, SERVING)):
         house.link.ready = ready
-        assert [next(watch).status for watch in watches] == [status] * 3
+        assert [next(watch).status for watch in watches] == [status] * len(watches)
     assert refused_code(lambda: health(house, "unknown")) is grpc.StatusCode.NOT_FOUND
 
 

@@ -64,7 +64,7 @@ def test_all_violations_at_once(house: House) -> None:
         ({"chat": {"messages": [{"role": "user", "content": "x y " * 54}]}}, "chat"),
         ({"chat": {"messages": [{"role": "assistant", "content": "x"}]}}, "chat"),
         ({"prompt": "x", "adapter_id": "name@0"}, "adapter_id"),
-        ({"prompt": "x", "adapter_id": "a/b"}, "adapter_id"),
+        ({"prompt": "x", "adapter_id": "a/b/c"}, "adapter_id"),
         ({"prompt": "x", "adapter_id": "a" * 129}, "adapter_id"),
         ({"prompt": "x", "sampling": {"min_new_tokens": 300}}, "sampling.min_new_tokens"),
         ({"prompt": "x", "sampling": {"stop": [""]}}, "sampling.stop"),

@@ -2,6 +2,8 @@
 
 import grpc
 import pytest
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from server.errors import InvalidRequest
 from server.requests import Limits, check
 from server.wire import params_of
 from tests.server.front.house import PATIENCE, House, Item, batches
+from tests.server.front.test_access import OURS, describe
 from tests.server.front.tiny import CONTEXT, VOCAB
 
 UINT32 = st.one_of(st.integers(0, 30), st.integers(0, 2**32 - 1))
@@ -116,3 +119,23 @@ def test_raw_bytes(house: House, data: bytes) -> None:
         list(call(data, timeout=PATIENCE))
     except grpc.RpcError as error:
         assert error.code() in ALLOWED, error
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=120), method=st.sampled_from(OURS))
+def test_raw_bytes_at_every_rpc(house: House, data: bytes, method: str) -> None:
+    """What is a message gets an answer or a documented status; what is none is grpc's own to refuse."""
+    house.link.script = checked_answer
+    found = describe(method)
+    shape = ("stream" if found.client_streaming else "unary", "stream" if found.server_streaming else "unary")
+    call = getattr(house.channel, "_".join(shape))(method)
+    try:
+        GetMessageClass(found.input_type).FromString(data)
+        allowed = {*ALLOWED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    except DecodeError:
+        allowed = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+    try:
+        answer = call(iter([data]) if found.client_streaming else data, timeout=PATIENCE)
+        list(answer) if found.server_streaming else None
+    except grpc.RpcError as error:
+        assert error.code() in allowed, (method, error)

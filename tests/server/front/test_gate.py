@@ -14,9 +14,12 @@ from adapters.errors import AdapterError, AdapterNotFound, InvalidAdapter
 from server.caller import current_caller
 from server.errors import FrontError, InvalidRequest, NoSuchAdapter, QueueFull
 from server.gate import Gate
+from server.identity.access import Access
+from server.identity.scopes import INFER
 from server.link import EngineLost
 from server.metrics import Metrics
 from server.status import TABLE, to_status
+from server.trace import NoSpans
 from tests.server.front.house import PATIENCE, Loop, refused
 
 
@@ -64,7 +67,8 @@ def metrics() -> Metrics:
 @pytest.fixture
 def calls(loop: Loop, metrics: Metrics) -> Any:
     async def start() -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server(interceptors=(Gate(metrics),))
+        access = Access(rpcs={"e": dict.fromkeys(SHAPES, INFER)})
+        server = grpc.aio.server(interceptors=(Gate(metrics, access, NoSpans()),))
         server.add_generic_rpc_handlers((Echo(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

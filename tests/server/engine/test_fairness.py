@@ -1,0 +1,241 @@
+"""Shares of a contended engine, counted in tokens: the scheduler as it is, the device a formality."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.engine.blocks import BlockPool
+from server.engine.host_cache import HostCache
+from server.engine.line import COLD_TURNS, Line
+from server.engine.messages import Sampling, Submit
+from server.engine.queue import FairQueue
+from server.engine.sampler import Sampled
+from server.engine.scheduler import Scheduler
+from server.engine.sequence import Sequence
+from server.engine.slots import AdapterSlots
+from tests.server.engine.test_books import Reader, blob
+
+MAX_RUNNING = 8
+STEP_TOKENS = 64
+
+
+class World:
+    """Tenants who always want more, and an engine that answers everything with token 7."""
+
+    def __init__(self, num_slots: int = 64) -> None:
+        self.slots = AdapterSlots(num_slots, HostCache(Reader(), max_bytes=1000 * blob().num_bytes))
+        self.scheduler = Scheduler(BlockPool(512, 16), self.slots, MAX_RUNNING, STEP_TOKENS)
+        self.served: Counter[str] = Counter()
+        self.waits: dict[str, list[int]] = defaultdict(list)
+        self._ids = count(1)
+        self._asked: dict[int, tuple[str, int]] = {}
+        self._steps = 0
+
+    def ask(
+        self,
+        tenant: str,
+        adapter: str = "",
+        prompt: int = 20,
+        answer: int = 20,
+        **options: Any,
+    ) -> int:
+        request = Submit(
+            id=next(self._ids),
+            tenant=tenant,
+            adapter=adapter,
+            tokens=[3] * prompt,
+            sampling=Sampling(max_new_tokens=answer),
+            arrived_at=0.0,
+            **options,
+        )
+        self._asked[request.id] = (tenant, self._steps)
+        self.scheduler.add(request)
+        return request.id
+
+    def step(self) -> list[int]:
+        """Ids of the sequences that got a token."""
+        self.slots.poll()
+        chosen = self.scheduler.schedule()
+        for choice in chosen:
+            self.served[choice.sequence.request.tenant] += choice.num_tokens + choice.samples
+        self.scheduler.begin(chosen)
+        sampled = {c.sequence.id: Sampled(7, None) for c in chosen if c.samples}
+        tokens = self.scheduler.commit(chosen, sampled)
+        self.scheduler.check()
+        self._steps += 1
+        for token in tokens:
+            if token.started is not None:
+                tenant, asked_at = self._asked[token.id]
+                self.waits[tenant].append(self._steps - asked_at)
+        return [token.id for token in tokens]
+
+    def run(self, steps: int, refill: Callable[[], None]) -> None:
+        for _ in range(steps):
+            refill()
+            self.step()
+
+    def waiting(self, tenant: str) -> int:
+        return sum(sequence.request.tenant == tenant for sequence in self.scheduler.queue)
+
+    def shares(self) -> dict[str, float]:
+        total = sum(self.served.values())
+        return {tenant: tokens / total for tenant, tokens in self.served.items()}
+
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def make_world() -> Iterator[MakeWorld]:
+    made: list[World] = []
+
+    def make(**options: int) -> World:
+        made.append(World(**options))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.slots.close()
+
+
+@pytest.mark.parametrize("num_adapters", [1, 50])
+@pytest.mark.parametrize("lengths", [(20, 20), (60, 10), (5, 50)])
+def test_a_flood_gets_no_more_than_its_share(
+    make_world: MakeWorld, num_adapters: int, lengths: tuple[int, int]
+) -> None:
+    """A hundred requests of one tenant for each of the other, over one adapter or fifty."""
+    world = make_world()
+    numbers = count()
+
+    def refill() -> None:
+        while world.waiting("flood") < 200:
+            world.ask("flood", f"flood-{next(numbers) % num_adapters}", *lengths)
+        while world.waiting("quiet") < 2:
+            world.ask("quiet", "quiet-0", 20, 20)
+
+    world.run(3000, refill)
+    assert abs(world.shares()["quiet"] - 0.5) < 0.025, world.shares()
+
+
+def test_weights_are_shares(make_world: MakeWorld) -> None:
+    world = make_world()
+    weights = {"one": 1.0, "two": 2.0, "five": 5.0}
+
+    def refill() -> None:
+        for tenant, weight in weights.items():
+            while world.waiting(tenant) < 10:
+                world.ask(tenant, tenant, weight=weight)
+
+    world.run(4000, refill)
+    for tenant, weight in weights.items():
+        fair = weight / sum(weights.values())
+        assert abs(world.shares()[tenant] - fair) < 0.05 * fair, world.shares()
+
+
+def test_nobody_waits_for_a_flood_whose_adapters_do_not_fit(make_world: MakeWorld) -> None:
+    """Fifty cold adapters over four slots: the one that asks now and then is served at once."""
+    world = make_world(num_slots=4)
+    numbers = count()
+
+    def refill() -> None:
+        while world.waiting("flood") < 200:
+            world.ask("flood", f"flood-{next(numbers) % 50}")
+        if not world.waiting("quiet") and next(numbers) % 10 == 0:
+            world.ask("quiet", "", answer=5)
+
+    world.run(1500, refill)
+    assert len(world.waits["quiet"]) > 20
+    alone = make_world()
+    alone.ask("quiet", "", answer=5)
+    while not alone.waits["quiet"]:
+        alone.step()
+    # A place among the running ones comes free within an answer of the flood.
+    assert sorted(world.waits["quiet"])[len(world.waits["quiet"]) * 95 // 100] <= alone.waits["quiet"][0] + 20
+
+
+def test_an_idle_tenant_takes_nothing_from_the_others(make_world: MakeWorld) -> None:
+    world = make_world()
+    asking = ["busy"]
+
+    def refill() -> None:
+        for tenant in asking:
+            while world.waiting(tenant) < 4:
+                world.ask(tenant)
+
+    world.run(500, refill)
+    assert world.shares() == {"busy": 1.0}, "what nobody else wants is not kept back"
+    # It saved nothing up while it was away: from now on, half.
+    asking.append("late")
+    world.served.clear()
+    world.run(2000, refill)
+    assert abs(world.shares()["late"] - 0.5) < 0.025
+
+
+def test_a_tenants_own_priorities_come_first_and_cost_others_nothing(make_world: MakeWorld) -> None:
+    world = make_world()
+    for _ in range(40):
+        world.ask("acme", priority=0)
+        world.ask("other")
+    urgent = [world.ask("acme", priority=5) for _ in range(3)]
+    seen: list[int] = []
+    while not set(urgent) <= set(seen):
+        seen += world.step()
+    assert len(world.waits["acme"]) <= MAX_RUNNING + len(urgent)
+    while world.waiting("other") > 5:
+        world.step()
+    assert abs(world.shares()["acme"] - 0.5) < 0.05
+
+
+def test_tenants_who_come_once_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one is always busy, so that the queue is never idle."""
+    monkeypatch.setattr("server.engine.queue.MAX_IDLE", 50)
+    queue = FairQueue()
+    queue.push(sequence("", 0, tenant="busy"))
+    for number in range(500):
+        once = sequence("", number + 1, tenant=f"t{number}")
+        queue.push(once)
+        queue.take(once)
+        queue.charge(once.request.tenant, 10)
+        queue.leave(once.request.tenant)
+        queue.charge("busy", 10)
+        assert len(queue._counters) <= 60
+    assert len(queue._weights) <= 60
+
+
+def test_a_tenants_adapters_take_turns() -> None:
+    line = Line()
+    for number in range(30):
+        line.push(sequence("busy", number))
+    late = sequence("rare", 100)
+    line.push(late)
+    first = [s.request.adapter for s in line.in_turn(lambda adapter: True)]
+    assert first[:3] == ["busy", "rare", "busy"]
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=60), st.sets(st.sampled_from("abcd")))
+def test_a_cold_adapter_is_passed_over_only_so_often(adapters: list[str], resident: set[str]) -> None:
+    """As if all that is given out started; however many warm ones come behind it."""
+    line = Line()
+    for number, adapter in enumerate(adapters):
+        line.push(sequence(adapter, number))
+    passed: Counter[str] = Counter()
+    for _ in adapters:
+        head = next(line.in_turn(resident.__contains__))
+        line.take(head)
+        waiting = {s.request.adapter for s in line}
+        waiting.discard(head.request.adapter)
+        passed = Counter({adapter: passed[adapter] + 1 for adapter in waiting})
+        assert all(n <= COLD_TURNS + 4 for n in passed.values())
+        line.push(sequence("a" if "a" in resident else head.request.adapter, 1000))
+    assert len(line) == len(adapters)
+
+
+def sequence(adapter: str, number: int, tenant: str = "t") -> Sequence:
+    return Sequence.of(
+        Submit(id=number, tenant=tenant, adapter=adapter, tokens=[1], sampling=Sampling(), arrived_at=0.0)
+    )
