@@ -118,7 +118,7 @@ class AdapterService(UploadMethods, AliasMethods):
         """One of the tenant's own, or one that is shared with it."""
         with names_in("adapter_id"):
             split_reference(adapter_id)
-        return await self._directory.resolve(current_caller().tenant, adapter_id)
+            return await self._directory.resolve(current_caller().tenant, adapter_id)
 
     async def _resolve(self, adapter_id: str) -> AdapterVersion:
         check_reference(adapter_id)
@@ -131,4 +131,4 @@ class AdapterService(UploadMethods, AliasMethods):
         return found.decode(errors="replace")
 
     def _message(self, version: AdapterVersion) -> pb.AdapterVersion:
-        return version_message(version, self._link.stats)
+        return version_message(version, current_caller().tenant, self._link.stats)

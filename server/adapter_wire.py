@@ -7,6 +7,7 @@ from adapters.names import parse_reference
 from adapters.staging import Staging
 from adapters.store import AdapterVersion
 from lorikeet.v1 import adapters_pb2 as pb
+from server.directory import name_for
 from server.engine.messages import Stats
 from server.errors import InvalidRequest, names_in
 from server.tiers import DEVICE, HOST
@@ -14,10 +15,11 @@ from server.tiers import DEVICE, HOST
 TIERS: dict[int, str] = {pb.TIER_UNSPECIFIED: DEVICE, pb.TIER_HOST: HOST, pb.TIER_DEVICE: DEVICE}
 
 
-def version_message(version: AdapterVersion, stats: Stats | None) -> pb.AdapterVersion:
+def version_message(version: AdapterVersion, tenant: str, stats: Stats | None) -> pb.AdapterVersion:
+    """As this tenant calls it."""
     manifest = version.manifest
     return pb.AdapterVersion(
-        name=version.name,
+        name=name_for(tenant, version),
         version=version.version,
         digest=version.digest,
         create_time=Timestamp(seconds=int(version.created_at)),

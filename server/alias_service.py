@@ -43,6 +43,7 @@ class AliasMethods(AdaptersServicer):
     async def ListAliases(self, request: pb.ListAliasesRequest, context: Context) -> pb.ListAliasesResponse:
         with names_in("name"):
             check_name(request.name)
+            await self._directory.resolve(current_caller().tenant, request.name)
         tenant, aliases = current_caller().tenant, self._directory.store.aliases
         found = await self._directory.look(lambda: aliases.list(tenant, request.name))
         messages = [alias_message(request.name, alias, state) for alias, state in found.items()]

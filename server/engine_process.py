@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import os
-import sys
 import tempfile
 from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator
@@ -11,9 +9,7 @@ from dataclasses import fields
 from itertools import count
 from pathlib import Path
 
-import msgspec
 import zmq
-import zmq.asyncio
 
 from adapters.manifest import Manifest
 from server.config import ServerConfig
@@ -33,10 +29,12 @@ from server.engine.messages import (
     Unpin,
     Warm,
 )
+from server.engine_sockets import EngineSockets
 from server.link import EngineLost, require_ready
 from server.news import News
 from server.preparations import Preparations
 from server.pulse import SILENT_SECONDS, Pulse
+from server.spawn import spawn_engine
 from server.stream import Stream
 from server.trials import Trials
 
@@ -73,8 +71,6 @@ class EngineProcess:
         self._trials = Trials(lambda stream: self._send(stream.resubmission()))
         self._ids = count(1)
         self._starts = count()
-        self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(Report)
         self._ready: Ready | None = None
         self._stats: Stats | None = None
         self._fruitless_starts = 0
@@ -126,7 +122,7 @@ class EngineProcess:
             if not self._death.done():
                 self._process.kill()
             await self._death
-        self._close_sockets()
+        self._sockets.close()
         self._context.term()
         self._folder.cleanup()
 
@@ -167,28 +163,11 @@ class EngineProcess:
         return await self._preparations.ask(self.new_id(), folder, manifest)
 
     async def _start_process(self) -> None:
-        # Sockets of their own for each start: nothing meant for a lost engine reaches the next.
         folder = Path(self._folder.name) / str(next(self._starts))
         folder.mkdir()
-        # Connected, not bound: a command then waits for the engine in the socket, and never the front.
-        self._commands = self._context.socket(zmq.PUSH)
-        self._commands.set_hwm(0)
-        self._commands.connect(f"ipc://{folder}/commands")
-        self._reports = zmq.asyncio.Context(self._context).socket(zmq.PULL)
-        self._reports.set_hwm(0)
-        self._reports.bind(f"ipc://{folder}/reports")
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "server.engine.process",
-            str(folder),
-            stdin=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            start_new_session=True,
-        )
+        self._sockets = EngineSockets(self._context, folder)
+        self._process = await spawn_engine(folder, self._config)
         self._death = asyncio.ensure_future(self._process.wait())
-        assert self._process.stdin is not None, "the process was started with a pipe"
-        self._process.stdin.write(msgspec.json.encode(self._config, enc_hook=str) + b"\n")
         report = await self._next_report()
         if not isinstance(report, Ready):
             raise EngineFailed(
@@ -197,18 +176,14 @@ class EngineProcess:
         self._ready = report
         self.news.tell()
 
-    def _close_sockets(self) -> None:
-        self._commands.close(linger=0)
-        self._reports.close(linger=0)
-
     def _send(self, command: Command) -> None:
         """Never waits. What an engine that is gone or loads does not hear is said again to the next one."""
         if self._ready is not None:
-            self._commands.send(self._encoder.encode(command), zmq.NOBLOCK)
+            self._sockets.send(command)
 
     async def _next_report(self) -> Report | None:
         """None once the process is gone and everything it said was read. One that hangs is killed."""
-        receive = asyncio.ensure_future(self._reports.recv())
+        receive = asyncio.ensure_future(self._sockets.receive())
         try:
             assert self._death is not None, "the engine was started"
             while True:
@@ -219,7 +194,7 @@ class EngineProcess:
             self._pulse.beat()
             if not receive.done():
                 await asyncio.wait((receive,), timeout=0.2)
-            return self._decoder.decode(receive.result()) if receive.done() else None
+            return receive.result() if receive.done() else None
         finally:
             receive.cancel()
 
@@ -248,7 +223,7 @@ class EngineProcess:
         self._ready = self._stats = None
         self.news.tell()
         self._preparations.lose()
-        self._close_sockets()
+        self._sockets.close()
         self._fruitless_starts += 1
         if self._fruitless_starts > MAX_FRUITLESS_STARTS:
             raise EngineFailed("the engine dies again and again")

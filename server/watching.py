@@ -23,7 +23,7 @@ class Watching:
 
     async def version(self, tenant: str, reference: str) -> AsyncIterator[pb.AdapterStatus]:
         """Its state now and whenever it changes, until it is deleted. Raises NoSuchAdapter."""
-        async for status in self._of(await self._directory.resolve(tenant, reference)):
+        async for status in self._of(await self._directory.resolve(tenant, reference), tenant):
             yield status
 
     async def upload(self, tenant: str, upload_id: str) -> AsyncIterator[pb.AdapterStatus]:
@@ -48,24 +48,24 @@ class Watching:
                 return
             last = status
         assert outcome is not None and outcome.version is not None, "news has no end but the version"
-        async for status in self._of(outcome.version):
+        async for status in self._of(outcome.version, tenant):
             yield status
 
-    async def _of(self, version: AdapterVersion) -> AsyncIterator[pb.AdapterStatus]:
+    async def _of(self, version: AdapterVersion, tenant: str) -> AsyncIterator[pb.AdapterStatus]:
         last = None
         async for _ in self._directory.news.looks():
-            status = self._status(version)
+            status = self._status(version, tenant)
             if status != last:
                 yield status
             if status.state in LAST:
                 return
             last = status
 
-    def _status(self, version: AdapterVersion) -> pb.AdapterStatus:
+    def _status(self, version: AdapterVersion, tenant: str) -> pb.AdapterStatus:
         running = self._directory.holds.running([version])
         return pb.AdapterStatus(
             state=self._state(version, running),
-            version=version_message(version, self._link.stats),
+            version=version_message(version, tenant, self._link.stats),
             running=running,
         )
 
