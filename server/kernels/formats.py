@@ -1,0 +1,28 @@
+"""How the linears' kernels take each kind of quantized weight."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, eq=False)
+class Format:
+    """What the kernels are compiled for, with cuda/format_<name>.cuh.
+
+    unit_bytes: codes of 16 rows and 64 columns. scale_bytes: scales of four such units.
+    table_bytes: of shared memory, by which codes are looked up.
+    slots: units that a warp of linear_mma has on their way for 8 and for 16 tokens, by its registers.
+    fused_up_to: tokens up to which kernels over the codes are faster than a library's matmul over a copy
+    of the weight (`lorikeet loadtest kernels` measures it). fused_up_to_without_wgmma: where they read no
+    more than making that copy and reading it costs.
+    """
+
+    name: str
+    unit_bytes: int
+    scale_bytes: int
+    table_bytes: int
+    slots: tuple[int, int]
+    fused_up_to: int
+    fused_up_to_without_wgmma: int
+
+
+NF4 = Format("nf4", 512, 128, 65536, (8, 8), 256, 128)
+INT8 = Format("int8", 1024, 0, 0, (4, 8), 256, 80)
