@@ -1,6 +1,7 @@
 """A decode step's linear with an adapter for each token, beside torch's batched products."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,26 +76,33 @@ def measure_updates(
         gathered = [[tenants.pairs(count, layer, part) for part in parts] for layer in range(layers)]
         doubled = [(a.double(), b.double()) for a, b in gathered[0]]
         around = sum(a.nbytes + b.nbytes for a, b in gathered[0]) + x.nbytes + count * rows * 2
-
-        def timed(name: str, work: Product, num_bytes: float, error: float, x: Tensor = x) -> KernelTime:
-            seconds, floor = graph_seconds(partial(work, x), layers), (num_bytes + around) / bandwidth  # noqa: B023
-            return KernelTime(linear, count, name, seconds * 1e6, floor * 1e6, error)  # noqa: B023
-
-        def torchs(x: Tensor, i: int, gathered: list[list[tuple[Tensor, Tensor]]] = gathered) -> Tensor:
-            return with_pairs(F.linear(x, denses[i]), x, gathered[i], parts)
-
-        for name, (weights, num_bytes, exact) in held.items():
-
-            def ours(
-                x: Tensor, i: int, weights: list[Weight] = weights, updates: list[SlotUpdate] = updates
-            ) -> Tensor:
-                return weights[i].linear(x, None, updates[i])
-
+        products = {
+            **{f"{name}, an adapter each": _with_updates(*each, updates) for name, each in held.items()},
+            "bf16, cuBLAS + bmm": _with_pairs(denses, gathered, parts),
+        }
+        for name, (product, num_bytes, exact) in products.items():
             expected = with_pairs(F.linear(x.double(), exact.double()), x.double(), doubled, parts)
-            times.append(timed(f"{name}, an adapter each", ours, num_bytes, error_of(ours(x, 0), expected)))
-        # The peer multiplies by the weight before it was quantized.
-        times.append(timed("bf16, cuBLAS + bmm", torchs, dense.nbytes, 0.0))
+            error, seconds = error_of(product(x, 0), expected), graph_seconds(partial(product, x), layers)
+            floor = (num_bytes + around) / bandwidth
+            times.append(KernelTime(linear, count, name, seconds * 1e6, floor * 1e6, error))
     return times
+
+
+# A product, the bytes of its weight, and what that is exactly.
+Contender = tuple[Product, float, Tensor]
+
+
+def _with_updates(weights: list[Weight], num_bytes: float, exact: Tensor, updates: list[Any]) -> Contender:
+    return lambda x, i: weights[i].linear(x, None, updates[i]), num_bytes, exact
+
+
+def _with_pairs(
+    denses: list[Tensor], gathered: list[list[tuple[Tensor, Tensor]]], parts: tuple[Part, ...]
+) -> Contender:
+    def product(x: Tensor, i: int) -> Tensor:
+        return with_pairs(F.linear(x, denses[i]), x, gathered[i], parts)
+
+    return product, denses[0].nbytes, denses[0]
 
 
 def _held(dense: Tensor, copies: int) -> dict[str, tuple[list[Weight], float, Tensor]]:

@@ -4,7 +4,7 @@ from functools import cache
 
 from server.kernels import nvrtc
 from server.kernels.formats import Format
-from server.kernels.plans import Plan, x_ring
+from server.kernels.plans import Plan
 
 
 def _headers(form: Format) -> tuple[str, ...]:
@@ -12,29 +12,23 @@ def _headers(form: Format) -> tuple[str, ...]:
 
 
 def _macros(plan: Plan) -> dict[str, int]:
-    return {"TOKENS": plan.tokens, "SLOTS": plan.slots, "SPLITS": plan.splits, "PAIRS": int(plan.pairs)}
-
-
-def _mma_macros(plan: Plan) -> dict[str, int]:
-    return {"WARPS": plan.warps}
-
-
-def _wgmma_macros(plan: Plan) -> dict[str, int]:
-    ring = x_ring(plan.tokens)
-    return {"GROUPS": plan.warps // 4, "STAGES": ring.stages, "BLOCKS": ring.blocks}
+    common = {"TOKENS": plan.tokens, "SLOTS": plan.slots, "SPLITS": plan.splits, "PAIRS": int(plan.pairs)}
+    ring = plan.x_ring
+    if ring is None:
+        return {**common, "WARPS": plan.warps}
+    return {**common, "GROUPS": plan.warps // 4, "STAGES": ring.stages, "BLOCKS": ring.blocks}
 
 
 @cache
 def linear_kernel(plan: Plan) -> nvrtc.Kernel:
-    is_mma = plan.name == "linear_mma"
     return nvrtc.load(
         plan.name,
-        {**_macros(plan), **(_mma_macros if is_mma else _wgmma_macros)(plan)},
+        _macros(plan),
         plan.warps * 32,
         plan.shared_bytes,
         overlaps=True,
         headers=_headers(plan.format),
-        prelude="" if is_mma else _wgmma_source(plan.tokens),
+        prelude="" if plan.x_ring is None else _wgmma_source(plan.tokens),
     )
 
 

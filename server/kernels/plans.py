@@ -13,7 +13,7 @@ MMA_TOKENS, WGMMA_TOKENS, WGMMA_UPDATES = 16, 256, 64
 
 @dataclass(frozen=True)
 class XRing:
-    """How x comes to linear_wgmma: `stages` of `blocks` of 64 columns each. groups: most of a block's."""
+    """How x comes to linear_wgmma: `stages` of `blocks` of 64 columns. groups: most warpgroups of a block."""
 
     groups: int
     stages: int
@@ -23,7 +23,7 @@ class XRing:
 # By tokens of a launch: its sums leave registers for so many warpgroups, its x shared memory for such stages.
 X_RINGS = {64: XRing(4, 3, 4), 128: XRing(4, 6, 1), 192: XRing(3, 4, 1), 256: XRing(2, 4, 1)}
 # Units of weights on their way, a warp of linear_wgmma.
-WGMMA_SLOTS = 4
+WGMMA_SLOTS, BARRIER_BYTES = 4, 8
 # The quads of a group that leaving a block's sums to others costs as much as, where they are many.
 EXCHANGE = 2
 
@@ -34,7 +34,7 @@ class Plan:
 
     tokens: padded to what the kernel is made for. slots: units of weights on their way, a warp.
     columns: blocks that share the rows; splits: blocks that share K. tiles: of 16 rows, of a block.
-    pairs: tiles of gate and of up stand in turns.
+    pairs: tiles of gate and of up stand in turns. x_ring: linear_wgmma's.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Plan:
     columns: int
     tiles: int
     pairs: bool
+    x_ring: XRing | None = None
 
     @property
     def sums(self) -> int:
@@ -85,7 +86,8 @@ def _mma_plan(form: Format, tokens: int, rows: int, width: int, pairs: bool, on:
     most = 16 if tokens <= 8 else 8
     while True:
         # As many warps as divide K evenly, else all.
-        warps = next((w for w in (most, most - 2, most - 1, most - 4) if groups % (w * 4) == 0), most)
+        fewer = (most, most - 2, most - 1, most - 4) if form.even_warps else (most,)
+        warps = next((w for w in fewer if groups % (w * 4) == 0), most)
         splits = min(8, -(-groups // (warps * 4))) if tiles < 8 * on.count else 1
         turns = tiles // 2 if pairs else tiles
         columns = min(on.count // splits, turns)
@@ -101,6 +103,7 @@ def _mma_plan(form: Format, tokens: int, rows: int, width: int, pairs: bool, on:
 def _wgmma_plan(form: Format, tokens: int, rows: int, width: int, pairs: bool, on: Processors) -> Plan:
     """The rows of a block, and the blocks that share K, by which a processor goes over the fewest quads."""
     quads, padded = -(-width // (4 * GROUP)), _padded(tokens)
+    ring = next(ring for most, ring in X_RINGS.items() if padded <= most)
 
     def columns(groups: int) -> int:
         return -(-rows // (64 * groups))
@@ -115,24 +118,19 @@ def _wgmma_plan(form: Format, tokens: int, rows: int, width: int, pairs: bool, o
     # Blocks that share K wait for each other: all must run at once.
     ways = [
         (groups, splits)
-        for groups in range(x_ring(padded).groups, 1, -1)
+        for groups in range(ring.groups, 1, -1)
         for splits in range(1, 9)
         if splits == 1 or columns(groups) * splits <= on.count
     ]
     groups, splits = min(ways, key=cost)
-    return Plan(
-        "linear_wgmma", form, padded, 4 * groups, WGMMA_SLOTS, splits, columns(groups), 4 * groups, pairs
-    )
+    warps = 4 * groups
+    return Plan("linear_wgmma", form, padded, warps, WGMMA_SLOTS, splits, columns(groups), warps, pairs, ring)
 
 
 def _padded(tokens: int) -> int:
     """More tokens in larger steps: each size is compiled when it first comes."""
     step = 8 if tokens <= 64 else 32 if tokens <= 128 else 64
     return -(-tokens // step) * step
-
-
-def x_ring(padded: int) -> XRing:
-    return next(ring for most, ring in X_RINGS.items() if padded <= most)
 
 
 def _mma_bytes(plan: Plan) -> int:
@@ -142,10 +140,11 @@ def _mma_bytes(plan: Plan) -> int:
 
 
 def _wgmma_bytes(plan: Plan) -> int:
-    ring = x_ring(plan.tokens)
-    x, sums = ring.stages * ring.blocks * plan.tokens * 128, plan.tokens * (plan.warps * TILE + 4) * 4
+    assert plan.x_ring is not None
+    x = plan.x_ring.stages * plan.x_ring.blocks * plan.tokens * 128
+    sums = plan.tokens * (plan.warps * TILE + 4) * 4
     weights = plan.warps * (plan.slots * plan.format.unit_bytes + plan.slots // 4 * plan.format.scale_bytes)
-    return plan.format.table_bytes + max(x + weights, sums) + _places_bytes(plan)
+    return plan.format.table_bytes + max(x + weights + BARRIER_BYTES, sums) + _places_bytes(plan)
 
 
 def _places_bytes(plan: Plan) -> int:

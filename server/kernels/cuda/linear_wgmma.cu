@@ -42,6 +42,28 @@ template <int DEPTH> struct Ring {
   DEVICE uint4 take_scales(int slot) { return load_shared(scales + slot / 4 * SCALES); }
 };
 
+// A barrier that warps pass in two steps. What a warp does between them is done while others are before or behind: some
+// make fragments while the tensor cores are busy with those of others.
+struct Turn {
+  u32 at, parity;
+  DEVICE Turn(char* barrier, int thread) : at(smem_address(barrier)), parity(0) {
+    if (thread == 0) asm volatile("mbarrier.init.shared.b64 [%0],%1;" :: "r"(at), "n"(THREADS / 32) : "memory");
+  }
+  DEVICE void arrive(int lane) const {
+    __syncwarp();
+    if (lane == 0) asm volatile("{.reg .b64 s; mbarrier.arrive.shared.b64 s,[%0];}" :: "r"(at) : "memory");
+  }
+  DEVICE void wait() {
+    u32 done;
+    do
+      asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared.b64 p,[%1],%2; selp.u32 %0,1,0,p;}"
+                   : "=r"(done) : "r"(at), "r"(parity) : "memory");
+    while (!done);
+    __syncwarp();
+    parity ^= 1;
+  }
+};
+
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int PENDING> DEVICE void wgmma_wait() {
@@ -80,7 +102,8 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
   const Format format(shared, lane);
   char* stages = shared + TABLE_BYTES;
   char* rings = stages + STAGES * STAGE_BYTES;
-  int2* pairs = (int2*)(rings + GROUPS * 4 * Ring<SLOTS>::BYTES);
+  Turn turn(rings + GROUPS * 4 * Ring<SLOTS>::BYTES, thread);
+  int2* pairs = (int2*)(rings + GROUPS * 4 * Ring<SLOTS>::BYTES + 8);
   Ring<SLOTS> ring(rings + warp * Ring<SLOTS>::BYTES, lane);
   const u32 stages_at = smem_address(stages);
   // Blocks split K in whole quads, so that four groups share one load of scales.
@@ -106,21 +129,34 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
 #pragma unroll
   for (int i = 0; i < TOKENS / 2; i++) acc[i] = 0.f;
   u32 a[2][16];
+  uint4 four;  // groups' scales
   wait_copies<0>();
+  __syncthreads();
   for (int base = 0; base < rounded; base += SLOTS) {
 #pragma unroll
     for (int j = 0; j < SLOTS; j++) {
       // Copies land in order.
       wait_copies<PENDING>();
-      uint4 four;
       if (j % BLOCKS == 0) {
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-        __syncthreads();
-        // Two stages ahead: the one that the last product may still be reading stays.
+        turn.arrive(lane);
+      }
+      u32* fragments = a[j & 1];
+      format.take(ring.take(j), fragments);
+      format.finish(fragments);
+      if constexpr (HAS_GROUP_SCALES) {
+        if (j % 4 == 0) four = ring.take_scales(j);
+        const float2 s = unpack_f16(word(four, j % 4));
+        const u32 top = pack_bf16(s.x, s.x), bottom = pack_bf16(s.y, s.y);
+#pragma unroll
+        for (int i = 0; i < 16; i++) fragments[i] = multiply_pairs(fragments[i], i & 1 ? bottom : top);
+      }
+      if (j % BLOCKS == 0) {
+        turn.wait();
+        // Ahead by so many stages that the one that the last product may still be reading stays.
         const int chunk = (base + j) / BLOCKS, next = base + j + AHEAD * BLOCKS;
         if (next < rounded)
           load_stage(stages_at + (chunk + AHEAD) % STAGES * STAGE_BYTES, x, tokens, begin + next, end, K, thread);
-        if (HAS_GROUP_SCALES && j % 4 == 0) four = ring.take_scales(j);
         // Those tokens' rows that this block will add.
         if (TAKES_UPDATE && update.places) {
           const int chunks = (rounded + BLOCKS - 1) / BLOCKS, own = (TOKENS / 8 - 1 - rank + SPLITS) / SPLITS * 8;
@@ -132,18 +168,9 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
           }
         }
       }
-      const u64 descriptor = x_descriptor(stages_at + (base + j) / BLOCKS % STAGES * STAGE_BYTES);
-      u32* fragments = a[j & 1];
-      format.take(ring.take(j), fragments);
       const int ahead = base + j + SLOTS;
       ring.fetch(j, codes + (u32)ahead * SHARE * 32, scales + (u32)(ahead >> 2) * 8, in_range && ahead < count, lane);
-      format.finish(fragments);
-      if constexpr (HAS_GROUP_SCALES) {
-        const float2 s = unpack_f16(word(four, j % 4));
-        const u32 top = pack_bf16(s.x, s.x), bottom = pack_bf16(s.y, s.y);
-#pragma unroll
-        for (int i = 0; i < 16; i++) fragments[i] = multiply_pairs(fragments[i], i & 1 ? bottom : top);
-      }
+      const u64 descriptor = x_descriptor(stages_at + (base + j) / BLOCKS % STAGES * STAGE_BYTES);
       wgmma_fence();
 #pragma unroll
       for (int q = 0; q < 4; q++) wgmma(acc, fragments + 4 * q, descriptor + j % BLOCKS * (BLOCK_BYTES >> 4) + q * 2);

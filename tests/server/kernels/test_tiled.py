@@ -22,15 +22,14 @@ FORMATS = pytest.mark.parametrize("form", ["nf4", "int8"])
 
 def random_weight(form: str, rows: int, width: int) -> Nf4Weight | Int8Weight:
     """On the device; some rows of int8 codes are zeros, and their scale too."""
-    generator = torch.Generator().manual_seed(rows + width)
+    generator = torch.Generator("cuda").manual_seed(rows + width)
+    bits = torch.randint(0, 256, (rows, width), generator=generator, dtype=torch.uint8, device="cuda")
+    scales = torch.rand(rows, width // BLOCK, generator=generator, device="cuda") * 0.05 + 0.01
     if form == "nf4":
-        codes = torch.randint(0, 256, (rows, width // 2), generator=generator, dtype=torch.uint8)
-        absmax = torch.rand(rows, width // BLOCK, generator=generator) * 0.05 + 0.01
-        return Nf4Weight(codes.cuda(), absmax.cuda())
-    codes = torch.randint(-128, 128, (rows, width), generator=generator, dtype=torch.int8)
-    absmax = torch.rand(rows, generator=generator) * 0.05 + 0.01
+        return Nf4Weight(bits[:, : width // 2].contiguous(), scales)
+    codes, absmax = bits.view(torch.int8), scales[:, 0].contiguous()
     codes[5::7], absmax[5::7] = 0, 0
-    return Int8Weight(codes.cuda(), absmax.cuda())
+    return Int8Weight(codes, absmax)
 
 
 @pytest.fixture
