@@ -11,6 +11,10 @@ from server.kernels.layout import GROUP, TILE
 MMA_TOKENS, WGMMA_TOKENS, WGMMA_UPDATES = 16, 256, 64
 
 
+# By elements of the weight: a copy of few is soon made (`lorikeet loadtest kernels` measures both ways).
+FUSED_UP_TO = ((32 << 20, 512), (0, 256))
+
+
 @dataclass(frozen=True)
 class XRing:
     """How x comes to linear_wgmma: `stages` of `blocks` of 64 columns. groups: most warpgroups of a block."""
@@ -21,7 +25,13 @@ class XRing:
 
 
 # By tokens of a launch: its sums leave registers for so many warpgroups, its x shared memory for such stages.
-X_RINGS = {64: XRing(4, 3, 4), 128: XRing(4, 6, 1), 192: XRing(3, 4, 1), 256: XRing(2, 4, 1)}
+X_RINGS = {
+    64: XRing(4, 3, 4),
+    96: XRing(4, 4, 2),
+    128: XRing(4, 6, 1),
+    192: XRing(3, 4, 1),
+    256: XRing(2, 4, 1),
+}
 # Units of weights on their way, a warp of linear_wgmma.
 WGMMA_SLOTS, BARRIER_BYTES = 4, 8
 # The quads of a group that leaving a block's sums to others costs as much as, where they are many.
@@ -58,9 +68,11 @@ class Plan:
         return _mma_bytes(self) if self.name == "linear_mma" else _wgmma_bytes(self)
 
 
-def fused_up_to(form: Format, on: Processors) -> int:
-    """Tokens up to which the plans here are the fastest way, in pieces of `most_tokens`."""
-    return form.fused_up_to if on.has_wgmma else form.fused_up_to_without_wgmma
+def fused_up_to(form: Format, shape: tuple[int, int], on: Processors) -> int:
+    """Tokens up to which the plans here, in pieces of `most_tokens`, beat a library's matmul over a copy."""
+    if not on.has_wgmma:
+        return form.mma_up_to
+    return next(tokens for elements, tokens in FUSED_UP_TO if shape[0] * shape[1] >= elements)
 
 
 def most_tokens(on: Processors) -> int:

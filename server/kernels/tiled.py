@@ -60,7 +60,7 @@ class TiledWeight:
     def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
         """x [tokens, in] bf16 -> [tokens, out], the adapters' update added before the one rounding."""
         tokens = x.shape[0]
-        if tokens > fused_up_to(self.format, processors()):
+        if tokens > fused_up_to(self.format, self.shape, processors()):
             return updated(F.linear(x, self.dequantize(x.dtype), bias), x, update)
         x, y = x.contiguous(), x.new_empty(tokens, self.shape[0])
         if self._takes(update, tokens):
@@ -82,7 +82,7 @@ class TiledWeight:
     def _takes(self, update: Update | None, tokens: int) -> TypeGuard[SlotUpdate | None]:
         """Whether one launch does it all."""
         if update is None:
-            return tokens <= min(most_tokens(processors()), fused_up_to(self.format, processors()))
+            return tokens <= most_tokens(processors())
         is_decode = isinstance(update, SlotUpdate) and update.batch.tile_rows == DECODE_ROWS
         return is_decode and tokens <= most_updates(processors())
 

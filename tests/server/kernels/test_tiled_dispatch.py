@@ -14,7 +14,7 @@ from server.kernels.device import Processors
 from server.kernels.formats import INT8, NF4
 from server.kernels.int8 import Int8Weight
 from server.kernels.nf4 import Nf4Weight
-from server.kernels.plans import Plan
+from server.kernels.plans import Plan, fused_up_to
 
 H100, A100 = Processors(132, 232448, has_wgmma=True), Processors(108, 166912, has_wgmma=False)
 
@@ -97,7 +97,7 @@ def test_many_tokens_take_a_copy_of_the_weight(
 
     monkeypatch.setattr(tiled.TiledWeight, "dequantize", copy)
     made = tiled.TiledWeight.of(int8_weight(64, 128))
-    x = torch.ones(INT8.fused_up_to + 1, 128, dtype=torch.bfloat16)
+    x = torch.ones(fused_up_to(INT8, made.shape, H100) + 1, 128, dtype=torch.bfloat16)
     assert torch.equal(made.linear(x, None), torch.full((len(x), 64), 128, dtype=torch.bfloat16))
     assert (launches.seen, copies) == ([], [torch.bfloat16])
 
