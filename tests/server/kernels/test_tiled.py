@@ -1,5 +1,6 @@
 """Products with tiled weights on the tensor cores, with what adapters add, against float64."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -90,16 +91,32 @@ def assert_close(y: Tensor, expected: Tensor) -> None:
 
 
 SHAPES = [(64, 64), (16, 192), (6144, 4096), (4096, 14336), (1552, 8960), (96, 1344)]
+TOKENS = [1, 3, 8, 9, 16, 31, 32, 64, 65, 96, 100, 128, 129, 190, 192, 256, 300, 700]
+FFNS, GATE_TOKENS = [96, 1408, 14336], [1, 8, 13, 32, 64, 100, 190, 250, 300]
+
+
+@pytest.fixture(scope="module")
+def compiled() -> None:
+    """Most of the kernels, side by side: one after another they take minutes."""
+    from server.kernels.device import processors
+    from server.kernels.formats import INT8, NF4
+    from server.kernels.linear_kernels import linear_kernel
+    from server.kernels.plans import most_tokens, plan_of
+
+    pieces = [tokens for tokens in (*TOKENS, *GATE_TOKENS, 44) if tokens <= most_tokens(processors())]
+    shapes = [(tokens, *shape, False) for shape in SHAPES for tokens in pieces]
+    shapes += [(tokens, 2 * ffn, 1024, True) for ffn in FFNS for tokens in GATE_TOKENS if tokens in pieces]
+    plans = {plan_of(form, *shape, processors()) for form in (NF4, INT8) for shape in shapes}
+    with ThreadPoolExecutor(16, initializer=torch.cuda.set_device, initargs=(0,)) as pool:
+        list(pool.map(linear_kernel, plans))
 
 
 @FORMATS
-@pytest.mark.usefixtures("poison")
+@pytest.mark.usefixtures("compiled", "poison")
 class TestOnDevice:
     pytestmark = on_device
 
-    @pytest.mark.parametrize(
-        "tokens", [1, 3, 8, 9, 16, 17, 31, 32, 50, 64, 65, 96, 100, 128, 129, 190, 192, 193, 256, 300, 700]
-    )
+    @pytest.mark.parametrize("tokens", TOKENS)
     @pytest.mark.parametrize("shape", SHAPES)
     def test_products_equal_the_formula(self, form: str, shape: tuple[int, int], tokens: int) -> None:
         from server.kernels.tiled import TiledWeight
@@ -162,8 +179,8 @@ class TestOnDevice:
             gate, up = y.float().chunk(2, dim=1)
             assert_close(tiled.gated(x, None, update), (torch.nn.functional.silu(gate) * up).double())
 
-    @pytest.mark.parametrize("tokens", [1, 8, 13, 32, 64, 100, 190, 250, 300])
-    @pytest.mark.parametrize("ffn", [96, 1408, 14336])
+    @pytest.mark.parametrize("tokens", GATE_TOKENS)
+    @pytest.mark.parametrize("ffn", FFNS)
     def test_gates_equal_the_formula(self, form: str, tokens: int, ffn: int) -> None:
         from server.kernels.tiled import TiledWeight
 
