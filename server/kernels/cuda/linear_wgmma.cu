@@ -10,7 +10,8 @@
 constexpr int THREADS = GROUPS * 128, ROWS = GROUPS * 64;
 constexpr int BLOCK_BYTES = TOKENS * 128, STAGE_BYTES = BLOCKS * BLOCK_BYTES;
 constexpr int PITCH = ROWS + 4;
-// Of a warp's units on their way, those that need not have landed: x of a unit is sent for AHEAD stages before.
+// x is sent for AHEAD stages before it is multiplied. Of the units sent for, PENDING need not have landed: all that are
+// younger than the next of the weights, or than the next stage of x.
 constexpr int AHEAD = STAGES - 2, PENDING = (SLOTS < BLOCKS * AHEAD ? SLOTS : BLOCKS * AHEAD) - 1;
 constexpr bool TAKES_UPDATE = TOKENS <= 64;
 
@@ -18,7 +19,8 @@ constexpr bool TAKES_UPDATE = TOKENS <= 64;
 // A lane's share comes back to the same lane. Registers would not do: a wait for one load there is a wait for
 // younger ones that share its scoreboard.
 template <int DEPTH> struct Ring {
-  static constexpr int UNIT = SHARE * 512, SCALES = HAS_GROUP_SCALES ? 128 : 0, BYTES = DEPTH * UNIT + DEPTH / 4 * SCALES;
+  static constexpr int UNIT = SHARE * 512, SCALES = HAS_GROUP_SCALES ? 128 : 0;
+  static constexpr int BYTES = DEPTH * UNIT + DEPTH / 4 * SCALES;
   u32 codes, scales;
   u64 policy;
   DEVICE Ring(char* base, int lane) {
@@ -30,7 +32,8 @@ template <int DEPTH> struct Ring {
   DEVICE void fetch(int slot, const uint4* unit, const uint4* four_scales, int ok, int lane) {
 #pragma unroll
     for (int i = 0; i < SHARE; i++) stream_async(codes + slot * UNIT + i * 512, unit + i * 32, ok, policy);
-    if (HAS_GROUP_SCALES && slot % 4 == 0 && (lane & 3) == 0) stream_async(scales + slot / 4 * SCALES, four_scales, ok, policy);
+    if (HAS_GROUP_SCALES && slot % 4 == 0 && (lane & 3) == 0)
+      stream_async(scales + slot / 4 * SCALES, four_scales, ok, policy);
     commit_copies();
   }
   DEVICE Share take(int slot) {
@@ -42,8 +45,8 @@ template <int DEPTH> struct Ring {
   DEVICE uint4 take_scales(int slot) { return load_shared(scales + slot / 4 * SCALES); }
 };
 
-// A barrier that warps pass in two steps. What a warp does between them is done while others are before or behind: some
-// make fragments while the tensor cores are busy with those of others.
+// A barrier that warps pass in two steps, so that between them some may be ahead: they make fragments while the tensor
+// cores are busy with those of others.
 struct Turn {
   u32 at, parity;
   DEVICE Turn(char* barrier, int thread) : at(smem_address(barrier)), parity(0) {
@@ -115,7 +118,8 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
   const uint4* codes = w.codes + ((size_t)tile * groups + begin) * SHARE * 32 + lane;
   const uint4* scales = w.scales + ((size_t)tile * quads + (begin >> 2)) * 8 + g;
 #pragma unroll
-  for (int i = 0; i < SLOTS; i++) ring.fetch(i, codes + i * SHARE * 32, scales + (i >> 2) * 8, in_range && i < count, lane);
+  for (int i = 0; i < SLOTS; i++)
+    ring.fetch(i, codes + i * SHARE * 32, scales + (i >> 2) * 8, in_range && i < count, lane);
   format.prepare(shared, thread, THREADS);
   if (!x_is_ready) wait_for_predecessor();
   release_successor();
@@ -153,7 +157,7 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
       }
       if (j % BLOCKS == 0) {
         turn.wait();
-        // Ahead by so many stages that the one that the last product may still be reading stays.
+        // Not the stage that the last product may still be reading.
         const int chunk = (base + j) / BLOCKS, next = base + j + AHEAD * BLOCKS;
         if (next < rounded)
           load_stage(stages_at + (chunk + AHEAD) % STAGES * STAGE_BYTES, x, tokens, begin + next, end, K, thread);
