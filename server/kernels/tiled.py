@@ -46,10 +46,12 @@ class TiledWeight:
 
     @classmethod
     def of(cls, weight: Nf4Weight | Int8Weight, pairs: bool = False) -> "TiledWeight":
-        is_nf4 = isinstance(weight, Nf4Weight)
-        tiled = tiled_nf4(weight, pairs) if isinstance(weight, Nf4Weight) else tiled_int8(weight, pairs)
+        if isinstance(weight, Nf4Weight):
+            form, tiles = NF4, tiled_nf4(weight, pairs)
+        else:
+            form, tiles = INT8, tiled_int8(weight, pairs)
         counters = torch.zeros(2 * processors().count, dtype=torch.int32, device=weight.codes.device)
-        return cls(NF4 if is_nf4 else INT8, *tiled, weight.shape, counters, pairs)
+        return cls(form, *tiles, weight.shape, counters, pairs)
 
     @staticmethod
     def fits(weight: Nf4Weight | Int8Weight, pairs: bool = False) -> bool:
