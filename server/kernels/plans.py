@@ -11,10 +11,6 @@ from server.kernels.layout import GROUP, TILE
 MMA_TOKENS, WGMMA_TOKENS, WGMMA_UPDATES = 16, 256, 64
 
 
-# By elements of the weight: a copy of few is soon made (`lorikeet loadtest kernels` measures both ways).
-FUSED_UP_TO = ((32 << 20, 512), (0, 256))
-
-
 @dataclass(frozen=True)
 class XRing:
     """How x comes to linear_wgmma: `stages` of `blocks` of 64 columns. groups: most warpgroups of a block."""
@@ -25,15 +21,9 @@ class XRing:
 
 
 # By tokens of a launch: its sums leave registers for so many warpgroups, its x shared memory for such stages.
-X_RINGS = {
-    64: XRing(4, 3, 4),
-    96: XRing(4, 4, 2),
-    128: XRing(4, 6, 1),
-    192: XRing(3, 4, 1),
-    256: XRing(2, 4, 1),
-}
+X_RINGS = {64: XRing(4, 3, 4), 128: XRing(4, 6, 1), 192: XRing(3, 4, 1), 256: XRing(2, 4, 1)}
 # Units of weights on their way, a warp of linear_wgmma.
-WGMMA_SLOTS, BARRIER_BYTES = 4, 8
+WGMMA_SLOTS = 4
 # The quads of a group that leaving a block's sums to others costs as much as, where they are many.
 EXCHANGE = 2
 
@@ -68,11 +58,9 @@ class Plan:
         return _mma_bytes(self) if self.name == "linear_mma" else _wgmma_bytes(self)
 
 
-def fused_up_to(form: Format, shape: tuple[int, int], on: Processors) -> int:
+def fused_up_to(form: Format, on: Processors) -> int:
     """Tokens up to which the plans here, in pieces of `most_tokens`, beat a library's matmul over a copy."""
-    if not on.has_wgmma:
-        return form.mma_up_to
-    return next(tokens for elements, tokens in FUSED_UP_TO if shape[0] * shape[1] >= elements)
+    return form.fused_up_to if on.has_wgmma else form.mma_up_to
 
 
 def most_tokens(on: Processors) -> int:
@@ -156,7 +144,7 @@ def _wgmma_bytes(plan: Plan) -> int:
     x = plan.x_ring.stages * plan.x_ring.blocks * plan.tokens * 128
     sums = plan.tokens * (plan.warps * TILE + 4) * 4
     weights = plan.warps * (plan.slots * plan.format.unit_bytes + plan.slots // 4 * plan.format.scale_bytes)
-    return plan.format.table_bytes + max(x + weights + BARRIER_BYTES, sums) + _places_bytes(plan)
+    return plan.format.table_bytes + max(x + weights, sums) + _places_bytes(plan)
 
 
 def _places_bytes(plan: Plan) -> int:

@@ -62,7 +62,7 @@ class TiledWeight:
     def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
         """x [tokens, in] bf16 -> [tokens, out], the adapters' update added before the one rounding."""
         tokens = x.shape[0]
-        if tokens > fused_up_to(self.format, self.shape, processors()):
+        if tokens > fused_up_to(self.format, processors()):
             return updated(F.linear(x, self.dequantize(x.dtype), bias), x, update)
         x, y = x.contiguous(), x.new_empty(tokens, self.shape[0])
         if self._takes(update, tokens):

@@ -105,8 +105,7 @@ DEVICE int highest_rank(const Update& u, const int2* pairs, int tokens, int m, i
 DEVICE void expand_tile(float* sums, int pitch, Expansion& e, const Update& u, const Weights& w, const int2* pairs,
                         int tokens, int m, int row, int N, int lane) {
   const int g = lane >> 2;
-  const float top = 1.f / row_scale(w, natural_row(row + g, N));
-  const float bottom = 1.f / row_scale(w, natural_row(row + g + 8, N));
+  const float top = 1.f / row_scale(w, natural_row(row + g, N)), bottom = 1.f / row_scale(w, natural_row(row + g + 8, N));
   float c[4] = {0.f, 0.f, 0.f, 0.f};
   e.add(c, lane);
   const int highest = highest_rank(u, pairs, tokens, m, row, lane);

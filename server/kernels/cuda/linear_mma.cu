@@ -1,9 +1,9 @@
 // y[tokens, N] = x[tokens, K] W^T for up to 16 tokens by mma.sync (sm_80 and newer).
 //
 // One block an SM, which owns a run of 16-row tiles. Its warps split K: a warp's share of x stays in registers
-// for all tiles, so the main loop is nothing but weights: load 16 bytes or 32, make them bf16, multiply. The warps'
-// partial sums meet in shared memory. Where x does not fit the registers, K is cut into slices; SPLITS blocks share
-// the rows and take a slice each in turn.
+// for all tiles, so the main loop is nothing but weights: load 16 bytes or 32, make them bf16, multiply. The warps' partial
+// sums meet in shared memory. Where x does not fit the registers, K is cut into slices; SPLITS blocks share the
+// rows and take a slice each in turn.
 //
 // Compiled with: TOKENS 8 or 16, WARPS, SLOTS (units on their way, a warp: 4 or 8), SPLITS, PAIRS, TABLE_AT,
 // TABLE_BASE.
@@ -77,8 +77,7 @@ linear_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, in
     auto fetch = [&](int slot, int tile, int u) {
 #pragma unroll
       for (int k = 0; k < SHARE; k++)
-        load_weights(ring[slot].v[k], codes + (u32)(((tile * groups + u) * SHARE + k) * 32),
-                     tile < tiles && u0 + u < groups);
+        load_weights(ring[slot].v[k], codes + (u32)(((tile * groups + u) * SHARE + k) * 32), tile < tiles && u0 + u < groups);
       if (HAS_GROUP_SCALES && u == UNITS - 1)
         load_weights(scale[slot / UNITS], scales + (u32)(tile * quads * 8), tile < tiles && u0 < groups);
     };

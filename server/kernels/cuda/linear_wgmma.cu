@@ -10,8 +10,7 @@
 constexpr int THREADS = GROUPS * 128, ROWS = GROUPS * 64;
 constexpr int BLOCK_BYTES = TOKENS * 128, STAGE_BYTES = BLOCKS * BLOCK_BYTES;
 constexpr int PITCH = ROWS + 4;
-// x is sent for AHEAD stages before it is multiplied. Of the units sent for, PENDING need not have landed: all that are
-// younger than the next of the weights, or than the next stage of x.
+// Of a warp's units on their way, those that need not have landed: x of a unit is sent for AHEAD stages before.
 constexpr int AHEAD = STAGES - 2, PENDING = (SLOTS < BLOCKS * AHEAD ? SLOTS : BLOCKS * AHEAD) - 1;
 constexpr bool TAKES_UPDATE = TOKENS <= 64;
 
@@ -19,8 +18,7 @@ constexpr bool TAKES_UPDATE = TOKENS <= 64;
 // A lane's share comes back to the same lane. Registers would not do: a wait for one load there is a wait for
 // younger ones that share its scoreboard.
 template <int DEPTH> struct Ring {
-  static constexpr int UNIT = SHARE * 512, SCALES = HAS_GROUP_SCALES ? 128 : 0;
-  static constexpr int BYTES = DEPTH * UNIT + DEPTH / 4 * SCALES;
+  static constexpr int UNIT = SHARE * 512, SCALES = HAS_GROUP_SCALES ? 128 : 0, BYTES = DEPTH * UNIT + DEPTH / 4 * SCALES;
   u32 codes, scales;
   u64 policy;
   DEVICE Ring(char* base, int lane) {
@@ -32,8 +30,7 @@ template <int DEPTH> struct Ring {
   DEVICE void fetch(int slot, const uint4* unit, const uint4* four_scales, int ok, int lane) {
 #pragma unroll
     for (int i = 0; i < SHARE; i++) stream_async(codes + slot * UNIT + i * 512, unit + i * 32, ok, policy);
-    if (HAS_GROUP_SCALES && slot % 4 == 0 && (lane & 3) == 0)
-      stream_async(scales + slot / 4 * SCALES, four_scales, ok, policy);
+    if (HAS_GROUP_SCALES && slot % 4 == 0 && (lane & 3) == 0) stream_async(scales + slot / 4 * SCALES, four_scales, ok, policy);
     commit_copies();
   }
   DEVICE Share take(int slot) {
@@ -43,28 +40,6 @@ template <int DEPTH> struct Ring {
     return share;
   }
   DEVICE uint4 take_scales(int slot) { return load_shared(scales + slot / 4 * SCALES); }
-};
-
-// A barrier that warps pass in two steps, so that between them some may be ahead: they make fragments while the tensor
-// cores are busy with those of others.
-struct Turn {
-  u32 at, parity;
-  DEVICE Turn(char* barrier, int thread) : at(smem_address(barrier)), parity(0) {
-    if (thread == 0) asm volatile("mbarrier.init.shared.b64 [%0],%1;" :: "r"(at), "n"(THREADS / 32) : "memory");
-  }
-  DEVICE void arrive(int lane) const {
-    __syncwarp();
-    if (lane == 0) asm volatile("{.reg .b64 s; mbarrier.arrive.shared.b64 s,[%0];}" :: "r"(at) : "memory");
-  }
-  DEVICE void wait() {
-    u32 done;
-    do
-      asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared.b64 p,[%1],%2; selp.u32 %0,1,0,p;}"
-                   : "=r"(done) : "r"(at), "r"(parity) : "memory");
-    while (!done);
-    __syncwarp();
-    parity ^= 1;
-  }
 };
 
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -105,8 +80,7 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
   const Format format(shared, lane);
   char* stages = shared + TABLE_BYTES;
   char* rings = stages + STAGES * STAGE_BYTES;
-  Turn turn(rings + GROUPS * 4 * Ring<SLOTS>::BYTES, thread);
-  int2* pairs = (int2*)(rings + GROUPS * 4 * Ring<SLOTS>::BYTES + 8);
+  int2* pairs = (int2*)(rings + GROUPS * 4 * Ring<SLOTS>::BYTES);
   Ring<SLOTS> ring(rings + warp * Ring<SLOTS>::BYTES, lane);
   const u32 stages_at = smem_address(stages);
   // Blocks split K in whole quads, so that four groups share one load of scales.
@@ -118,8 +92,7 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
   const uint4* codes = w.codes + ((size_t)tile * groups + begin) * SHARE * 32 + lane;
   const uint4* scales = w.scales + ((size_t)tile * quads + (begin >> 2)) * 8 + g;
 #pragma unroll
-  for (int i = 0; i < SLOTS; i++)
-    ring.fetch(i, codes + i * SHARE * 32, scales + (i >> 2) * 8, in_range && i < count, lane);
+  for (int i = 0; i < SLOTS; i++) ring.fetch(i, codes + i * SHARE * 32, scales + (i >> 2) * 8, in_range && i < count, lane);
   format.prepare(shared, thread, THREADS);
   if (!x_is_ready) wait_for_predecessor();
   release_successor();
@@ -133,34 +106,21 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
 #pragma unroll
   for (int i = 0; i < TOKENS / 2; i++) acc[i] = 0.f;
   u32 a[2][16];
-  uint4 four;  // groups' scales
   wait_copies<0>();
-  __syncthreads();
   for (int base = 0; base < rounded; base += SLOTS) {
 #pragma unroll
     for (int j = 0; j < SLOTS; j++) {
       // Copies land in order.
       wait_copies<PENDING>();
+      uint4 four;
       if (j % BLOCKS == 0) {
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-        turn.arrive(lane);
-      }
-      u32* fragments = a[j & 1];
-      format.take(ring.take(j), fragments);
-      format.finish(fragments);
-      if constexpr (HAS_GROUP_SCALES) {
-        if (j % 4 == 0) four = ring.take_scales(j);
-        const float2 s = unpack_f16(word(four, j % 4));
-        const u32 top = pack_bf16(s.x, s.x), bottom = pack_bf16(s.y, s.y);
-#pragma unroll
-        for (int i = 0; i < 16; i++) fragments[i] = multiply_pairs(fragments[i], i & 1 ? bottom : top);
-      }
-      if (j % BLOCKS == 0) {
-        turn.wait();
-        // Not the stage that the last product may still be reading.
+        __syncthreads();
+        // Two stages ahead: the one that the last product may still be reading stays.
         const int chunk = (base + j) / BLOCKS, next = base + j + AHEAD * BLOCKS;
         if (next < rounded)
           load_stage(stages_at + (chunk + AHEAD) % STAGES * STAGE_BYTES, x, tokens, begin + next, end, K, thread);
+        if (HAS_GROUP_SCALES && j % 4 == 0) four = ring.take_scales(j);
         // Those tokens' rows that this block will add.
         if (TAKES_UPDATE && update.places) {
           const int chunks = (rounded + BLOCKS - 1) / BLOCKS, own = (TOKENS / 8 - 1 - rank + SPLITS) / SPLITS * 8;
@@ -172,9 +132,18 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
           }
         }
       }
+      const u64 descriptor = x_descriptor(stages_at + (base + j) / BLOCKS % STAGES * STAGE_BYTES);
+      u32* fragments = a[j & 1];
+      format.take(ring.take(j), fragments);
       const int ahead = base + j + SLOTS;
       ring.fetch(j, codes + (u32)ahead * SHARE * 32, scales + (u32)(ahead >> 2) * 8, in_range && ahead < count, lane);
-      const u64 descriptor = x_descriptor(stages_at + (base + j) / BLOCKS % STAGES * STAGE_BYTES);
+      format.finish(fragments);
+      if constexpr (HAS_GROUP_SCALES) {
+        const float2 s = unpack_f16(word(four, j % 4));
+        const u32 top = pack_bf16(s.x, s.x), bottom = pack_bf16(s.y, s.y);
+#pragma unroll
+        for (int i = 0; i < 16; i++) fragments[i] = multiply_pairs(fragments[i], i & 1 ? bottom : top);
+      }
       wgmma_fence();
 #pragma unroll
       for (int q = 0; q < 4; q++) wgmma(acc, fragments + 4 * q, descriptor + j % BLOCKS * (BLOCK_BYTES >> 4) + q * 2);

@@ -63,6 +63,4 @@ def test_nf4_decodes_as_measured() -> None:
 def test_updates_go_with_decodes_and_copies_with_chunks() -> None:
     assert (most_tokens(H100), most_updates(H100)) == (256, 64)
     assert (most_tokens(A100), most_updates(A100)) == (16, 16)
-    small, large = (4096, 4096), (28672, 4096)
-    assert fused_up_to(INT8, large, A100) < fused_up_to(NF4, large, A100) < fused_up_to(NF4, small, H100)
-    assert [fused_up_to(INT8, shape, H100) for shape in (small, large)] == [256, 512]
+    assert fused_up_to(INT8, A100) < fused_up_to(NF4, A100) < fused_up_to(NF4, H100)

@@ -1,6 +1,5 @@
 """Products with tiled weights on the tensor cores, with what adapters add, against float64."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -95,24 +94,8 @@ TOKENS = [1, 3, 8, 9, 16, 31, 32, 64, 65, 96, 100, 128, 129, 190, 192, 256, 300,
 FFNS, GATE_TOKENS = [96, 1408, 14336], [1, 8, 13, 32, 64, 100, 190, 250, 300]
 
 
-@pytest.fixture(scope="module")
-def compiled() -> None:
-    """Most of the kernels, side by side: one after another they take minutes."""
-    from server.kernels.device import processors
-    from server.kernels.formats import INT8, NF4
-    from server.kernels.linear_kernels import linear_kernel
-    from server.kernels.plans import most_tokens, plan_of
-
-    pieces = [tokens for tokens in (*TOKENS, *GATE_TOKENS, 44) if tokens <= most_tokens(processors())]
-    shapes = [(tokens, *shape, False) for shape in SHAPES for tokens in pieces]
-    shapes += [(tokens, 2 * ffn, 1024, True) for ffn in FFNS for tokens in GATE_TOKENS if tokens in pieces]
-    plans = {plan_of(form, *shape, processors()) for form in (NF4, INT8) for shape in shapes}
-    with ThreadPoolExecutor(16, initializer=torch.cuda.set_device, initargs=(0,)) as pool:
-        list(pool.map(linear_kernel, plans))
-
-
 @FORMATS
-@pytest.mark.usefixtures("compiled", "poison")
+@pytest.mark.usefixtures("poison")
 class TestOnDevice:
     pytestmark = on_device
 

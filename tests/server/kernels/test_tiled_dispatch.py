@@ -97,7 +97,7 @@ def test_many_tokens_take_a_copy_of_the_weight(
 
     monkeypatch.setattr(tiled.TiledWeight, "dequantize", copy)
     made = tiled.TiledWeight.of(int8_weight(64, 128))
-    x = torch.ones(fused_up_to(INT8, made.shape, H100) + 1, 128, dtype=torch.bfloat16)
+    x = torch.ones(fused_up_to(INT8, H100) + 1, 128, dtype=torch.bfloat16)
     assert torch.equal(made.linear(x, None), torch.full((len(x), 64), 128, dtype=torch.bfloat16))
     assert (launches.seen, copies) == ([], [torch.bfloat16])
 
