@@ -34,8 +34,7 @@ def measure_linear(
 
 def _contenders(dense: Tensor) -> dict[str, tuple[Product, int, float, Tensor]]:
     """name -> (product of x and the i-th copy, copies, bytes of one, the exact weight)."""
-    from server.kernels.int8_fused import FusedInt8Weight
-    from server.kernels.nf4_tiled import TiledNf4Weight
+    from server.kernels.tiled import TiledWeight
 
     quantized, rounded = nf4.quantize(dense, double_quant=False), int8.quantize(dense)
     nf4_bytes, int8_bytes = quantized.codes.nbytes * (1 + 2 / 32), rounded.codes.nbytes
@@ -63,9 +62,9 @@ def _contenders(dense: Tensor) -> dict[str, tuple[Product, int, float, Tensor]]:
         return y
 
     return {
-        "nf4": (*ours(TiledNf4Weight.of(quantized), nf4_bytes), nf4_bytes, nf4_exact),
+        "nf4": (*ours(TiledWeight.of(quantized), nf4_bytes), nf4_bytes, nf4_exact),
         "nf4, bitsandbytes": (bitsandbytes, len(peers), nf4_bytes, nf4_exact),
-        "int8": (*ours(FusedInt8Weight.of(rounded), int8_bytes), int8_bytes, int8_exact),
+        "int8": (*ours(TiledWeight.of(rounded), int8_bytes), int8_bytes, int8_exact),
         "int8, bitsandbytes": (bitsandbytes_int8, len(int8_peers), int8_bytes, int8_exact),
         "bf16, cuBLAS": (*ours(DenseWeight(dense), dense.nbytes), dense.nbytes, dense.float()),
     }

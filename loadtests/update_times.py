@@ -1,6 +1,7 @@
 """A decode step's linear with an adapter for each token, beside torch's batched products."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,13 +10,15 @@ from torch import Tensor
 
 from loadtests.floors import synchronize
 from loadtests.kernel_figures import KernelTime, copies_of, error_of, graph_seconds
+from loadtests.product_times import Product
 from loadtests.synthetic import RandomAdapters
 from server.engine.device_memory import Arena
-from server.kernels import nf4
+from server.kernels import int8, nf4
 from server.kernels.lora import AdapterMemory, Part, SlotBatch
 from server.kernels.tiles import DECODE_ROWS, make_tiles
 from server.model.adapter import AdapterBlob
 from server.model.config import ModelConfig
+from server.model.layers import Weight
 from server.model.parts import linear_parts
 
 RANK = 16
@@ -60,43 +63,65 @@ class Tenants:
 def measure_updates(
     linear: str, rows: int, width: int, tokens: list[int], bandwidth: float, tenants: Tenants
 ) -> list[KernelTime]:
-    from server.kernels.nf4_tiled import TiledNf4Weight
     from server.kernels.slot_update import SlotUpdate
 
     dense = torch.randn(rows, width, dtype=torch.bfloat16, device="cuda") / width**0.5
-    quantized = nf4.quantize(dense, double_quant=False)
-    num_bytes = quantized.codes.nbytes * (1 + 2 / 32)
-    layers = min(tenants.config.num_layers, copies_of(num_bytes))
-    weights = [TiledNf4Weight.of(quantized) for _ in range(layers)]
-    denses = [dense.clone() for _ in range(layers)]
+    layers = min(tenants.config.num_layers, copies_of(dense.nbytes / 4))
+    held, denses = _held(dense, layers), [dense.clone() for _ in range(layers)]
     parts = linear_parts(tenants.config)[linear]
     times = []
     for count in tokens:
         x = torch.randn(count, width, dtype=torch.bfloat16, device="cuda")
         updates = [SlotUpdate(tenants.memory, tenants.batch(count), layer, parts) for layer in range(layers)]
         gathered = [[tenants.pairs(count, layer, part) for part in parts] for layer in range(layers)]
-        adapted = sum(a.nbytes + b.nbytes for a, b in gathered[0])
-
-        def ours(x: Tensor, i: int, updates: list[SlotUpdate] = updates) -> Tensor:
-            return weights[i].linear(x, None, updates[i])
-
-        def torchs(x: Tensor, i: int, gathered: list[list[tuple[Tensor, Tensor]]] = gathered) -> Tensor:
-            return with_pairs(F.linear(x, denses[i]), x, gathered[i], parts)
-
-        exact = F.linear(x.double(), quantized.dequantize(torch.float32).double())
         doubled = [(a.double(), b.double()) for a, b in gathered[0]]
-        exact = with_pairs(exact, x.double(), doubled, parts)
-        error = error_of(ours(x, 0), exact)
-        for name, work, weight_bytes in (
-            ("nf4, an adapter each", ours, num_bytes),
-            ("bf16, cuBLAS + bmm", torchs, dense.nbytes),
-        ):
-            seconds = graph_seconds(partial(work, x), layers)
-            floor = (weight_bytes + adapted + x.nbytes + count * rows * 2) / bandwidth
-            # The peer multiplies by the weight before it was quantized.
-            wrong = error if work is ours else 0.0
-            times.append(KernelTime(linear, count, name, seconds * 1e6, floor * 1e6, wrong))
+        around = sum(a.nbytes + b.nbytes for a, b in gathered[0]) + x.nbytes + count * rows * 2
+        products = {
+            **{f"{name}, an adapter each": _with_updates(*each, updates) for name, each in held.items()},
+            "bf16, cuBLAS + bmm": _with_pairs(denses, gathered, parts),
+        }
+        for name, (product, num_bytes, exact) in products.items():
+            expected = with_pairs(F.linear(x.double(), exact.double()), x.double(), doubled, parts)
+            error, seconds = error_of(product(x, 0), expected), graph_seconds(partial(product, x), layers)
+            floor = (num_bytes + around) / bandwidth
+            times.append(KernelTime(linear, count, name, seconds * 1e6, floor * 1e6, error))
     return times
+
+
+# A product, the bytes of its weight, and what that is exactly.
+Contender = tuple[Product, float, Tensor]
+
+
+def _with_updates(weights: list[Weight], num_bytes: float, exact: Tensor, updates: list[Any]) -> Contender:
+    return lambda x, i: weights[i].linear(x, None, updates[i]), num_bytes, exact
+
+
+def _with_pairs(
+    denses: list[Tensor], gathered: list[list[tuple[Tensor, Tensor]]], parts: tuple[Part, ...]
+) -> Contender:
+    def product(x: Tensor, i: int) -> Tensor:
+        return with_pairs(F.linear(x, denses[i]), x, gathered[i], parts)
+
+    return product, denses[0].nbytes, denses[0]
+
+
+def _held(dense: Tensor, copies: int) -> dict[str, tuple[list[Weight], float, Tensor]]:
+    """name -> (copies of the weight, bytes of one, what it is exactly)."""
+    from server.kernels.tiled import TiledWeight
+
+    quantized, rounded = nf4.quantize(dense, double_quant=False), int8.quantize(dense)
+    return {
+        "nf4": (
+            [TiledWeight.of(quantized) for _ in range(copies)],
+            quantized.codes.nbytes * (1 + 2 / 32),
+            quantized.dequantize(torch.float32),
+        ),
+        "int8": (
+            [TiledWeight.of(rounded) for _ in range(copies)],
+            rounded.codes.nbytes,
+            rounded.dequantize(torch.float32),
+        ),
+    }
 
 
 def with_pairs(y: Tensor, x: Tensor, pairs: list[tuple[Tensor, Tensor]], parts: tuple[Part, ...]) -> Tensor:

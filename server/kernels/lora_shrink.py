@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from server.kernels import nvrtc
-from server.kernels.nf4_plans import num_processors
+from server.kernels.device import processors
 from server.kernels.slot_update import SlotUpdate
 
 # Warps of a block, and groups of 64 columns that each of them has on their way at once.
@@ -52,7 +52,7 @@ def _cluster(groups: int, tasks: int) -> int:
 def _warps(groups: int, cluster: int, blocks: int) -> int:
     """Of a block: more where blocks are few and each has much to read."""
     is_wide = groups >= MOST_WARPS * AHEAD * cluster
-    return MOST_WARPS if is_wide and blocks <= num_processors() else MOST_WARPS // 2
+    return MOST_WARPS if is_wide and blocks <= processors().count else MOST_WARPS // 2
 
 
 @cache

@@ -15,6 +15,7 @@ import torch
 from cuda.bindings import driver, nvrtc
 
 from server.kernels.compile_cache import cache_folder, cached
+from server.kernels.device import processors
 
 SOURCES = Path(__file__).parent / "cuda"
 
@@ -95,32 +96,30 @@ def load(
     cluster: int = 1,
     overlaps: bool = False,
     prelude: str = "",
+    headers: tuple[str, ...] = (),
     name: str = "",
 ) -> Kernel:
     """A kernel of cuda/<source>.cu for the current device, named as its source unless told.
 
-    `prelude` stands before the source.
+    Before the source stand cuda/<header>.cuh of each of `headers`, then `prelude`.
     """
     torch.cuda.current_stream()
-    module = _module(source, prelude, tuple(sorted(macros.items())))
+    module = _module(source, headers, prelude, tuple(sorted(macros.items())))
     function = check(driver.cuModuleGetFunction(module, (name or source).encode()))
     if shared_bytes > 48 * 1024:
         # All there is: the same function is launched with less and with more.
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        check(driver.cuFuncSetAttribute(function, attribute, most_shared_bytes()))
+        check(driver.cuFuncSetAttribute(function, attribute, processors().shared_bytes))
     return Kernel.of(function, threads, shared_bytes, cluster, overlaps and capability() >= (9, 0))
 
 
 @cache
-def _module(source: str, prelude: str, macros: tuple[tuple[str, int | str], ...]) -> Any:
-    binary = _cubin(source, prelude, {**dict(macros), **_table_macros()}, _architecture())
+def _module(
+    source: str, headers: tuple[str, ...], prelude: str, macros: tuple[tuple[str, int | str], ...]
+) -> Any:
+    text = _text(source, headers, prelude)
+    binary = _cubin(source, text, {**dict(macros), **_table_macros()}, _architecture())
     return check(driver.cuModuleLoadData(binary))
-
-
-def most_shared_bytes() -> int:
-    """That a block of the current device may have."""
-    properties: Any = torch.cuda.get_device_properties()
-    return int(properties.shared_memory_per_block_optin)
 
 
 def capability() -> tuple[int, int]:
@@ -139,9 +138,12 @@ def _table_macros() -> dict[str, int | str]:
     return {"TABLE_BASE": f"{at}u", "TABLE_AT": f'"{at}"'}
 
 
-def _cubin(name: str, prelude: str, macros: Mapping[str, int | str], architecture: str) -> bytes:
-    parts = [(SOURCES / "common.cuh").read_text(), prelude, (SOURCES / f"{name}.cu").read_text()]
-    source = "\n".join(parts)
+def _text(source: str, headers: tuple[str, ...], prelude: str) -> str:
+    first = [(SOURCES / f"{header}.cuh").read_text() for header in ("common", *headers)]
+    return "\n".join([*first, prelude, (SOURCES / f"{source}.cu").read_text()])
+
+
+def _cubin(name: str, source: str, macros: Mapping[str, int | str], architecture: str) -> bytes:
     options = [f"--gpu-architecture={architecture}", "--std=c++17", "-default-device"]
     options += [f"-D{key}={value}" for key, value in sorted(macros.items())]
     version = nvrtc.nvrtcVersion()[1:]

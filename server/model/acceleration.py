@@ -30,7 +30,7 @@ def why_not(decoder: Decoder) -> str:
 
 
 def accelerate(decoder: Decoder) -> Decoder:
-    """The same decoder; its NF4 weights are laid out anew, each in turn, and the old ones let go."""
+    """The same decoder; its quantized weights are laid out anew, each in turn, and the old ones let go."""
     for index in range(len(decoder.layers)):
         decoder.layers[index] = _accelerate(decoder.layers[index])
     return replace(decoder, operations=kernels())
@@ -47,14 +47,11 @@ def _accelerate(layer: Layer) -> Layer:
 
 
 def _fused(linear: Linear, pairs: bool = False) -> Linear:
-    from server.kernels.int8_fused import FusedInt8Weight
-    from server.kernels.nf4_tiled import TiledNf4Weight
+    from server.kernels.tiled import TiledWeight
 
     weight = linear.weight
-    if isinstance(weight, Nf4Weight) and TiledNf4Weight.fits(weight, pairs):
-        return replace(linear, weight=TiledNf4Weight.of(weight, pairs))
-    if isinstance(weight, Int8Weight):
-        return replace(linear, weight=FusedInt8Weight.of(weight))
+    if isinstance(weight, Nf4Weight | Int8Weight) and TiledWeight.fits(weight, pairs):
+        return replace(linear, weight=TiledWeight.of(weight, pairs))
     return linear
 
 

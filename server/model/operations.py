@@ -87,10 +87,10 @@ TORCH = Operations(embed, angles, add_rms_norm, gated, silu_mul, attend)
 def kernels() -> Operations:
     """Needs a CUDA device; steps come with a PagedPlan. Attention finds its angles by position itself."""
     from server.kernels import attention_cuda, fused_cuda
-    from server.kernels.nf4_tiled import TiledNf4Weight
+    from server.kernels.tiled import TiledWeight
 
     def gated(gate_up: Linear, x: Tensor, update: Update | None) -> Tensor:
-        if isinstance(gate_up.weight, TiledNf4Weight):
+        if isinstance(gate_up.weight, TiledWeight):
             return gate_up.weight.gated(x, gate_up.bias, update)
         return fused_cuda.silu_mul(gate_up(x, update))
 

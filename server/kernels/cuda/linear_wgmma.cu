@@ -1,15 +1,46 @@
-// y[tokens, N] = x[tokens, K] W^T for up to 64 tokens, W in NF4, by wgmma (sm_90a).
+// y[tokens, N] = x[tokens, K] W^T for up to 256 tokens by wgmma (sm_90a).
 //
-// A warpgroup owns 64 rows: its lanes look their codes up into A fragments, while x streams through shared
-// memory as B, shared by all warpgroups of the block. Two sets of A fragments: one is looked up while the
-// tensor cores read the other. SPLITS blocks share K.
+// A warpgroup owns 64 rows: its lanes make their codes A fragments, while x streams through shared memory as B,
+// shared by all warpgroups of the block. Two sets of A fragments: one is made while the tensor cores read the
+// other. SPLITS blocks share K. Adapters' updates are of up to 64 tokens.
 //
-// Compiled with: TOKENS (multiple of 8), GROUPS (warpgroups), SLOTS (units on their way, a warp),
-// STAGES (of x; SLOTS <= 4 (STAGES - 2), so that x is waited for with the weights), SPLITS, PAIRS, TABLE_AT, TABLE_BASE;
-// `wgmma(acc, a, descriptor)` for that many tokens is put in front of this file.
+// Compiled with: TOKENS (multiple of 8), GROUPS (warpgroups), SLOTS (units on their way, a warp: 4 or 8), STAGES of x,
+// BLOCKS of 64 columns in a stage (1, 2 or 4), SPLITS, PAIRS, TABLE_AT, TABLE_BASE; `wgmma(acc, a, descriptor)` for
+// that many tokens is put in front of this file.
 constexpr int THREADS = GROUPS * 128, ROWS = GROUPS * 64;
-constexpr int BLOCK_BYTES = TOKENS * 128, STAGE_BYTES = 4 * BLOCK_BYTES;  // 64 columns of x; a stage has four
+constexpr int BLOCK_BYTES = TOKENS * 128, STAGE_BYTES = BLOCKS * BLOCK_BYTES;
 constexpr int PITCH = ROWS + 4;
+// Of a warp's units on their way, those that need not have landed: x of a unit is sent for AHEAD stages before.
+constexpr int AHEAD = STAGES - 2, PENDING = (SLOTS < BLOCKS * AHEAD ? SLOTS : BLOCKS * AHEAD) - 1;
+constexpr bool TAKES_UPDATE = TOKENS <= 64;
+
+// A warp's share of the weights on its way to the multiplication: a ring of DEPTH units of 16 rows x 64 columns.
+// A lane's share comes back to the same lane. Registers would not do: a wait for one load there is a wait for
+// younger ones that share its scoreboard.
+template <int DEPTH> struct Ring {
+  static constexpr int UNIT = SHARE * 512, SCALES = HAS_GROUP_SCALES ? 128 : 0, BYTES = DEPTH * UNIT + DEPTH / 4 * SCALES;
+  u32 codes, scales;
+  u64 policy;
+  DEVICE Ring(char* base, int lane) {
+    codes = smem_address(base) + lane * 16;
+    scales = smem_address(base) + DEPTH * UNIT + (lane >> 2) * 16;
+    policy = evict_first();
+  }
+  // Sends for the unit that will stand in `slot`, zeros if there is none; with the first of four, for their scales.
+  DEVICE void fetch(int slot, const uint4* unit, const uint4* four_scales, int ok, int lane) {
+#pragma unroll
+    for (int i = 0; i < SHARE; i++) stream_async(codes + slot * UNIT + i * 512, unit + i * 32, ok, policy);
+    if (HAS_GROUP_SCALES && slot % 4 == 0 && (lane & 3) == 0) stream_async(scales + slot / 4 * SCALES, four_scales, ok, policy);
+    commit_copies();
+  }
+  DEVICE Share take(int slot) {
+    Share share;
+#pragma unroll
+    for (int i = 0; i < SHARE; i++) share.v[i] = load_shared(codes + slot * UNIT + i * 512);
+    return share;
+  }
+  DEVICE uint4 take_scales(int slot) { return load_shared(scales + slot / 4 * SCALES); }
+};
 
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -26,27 +57,27 @@ DEVICE u64 x_descriptor(u32 address) {
   return (u64)((address & 0x3FFFF) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
 }
 
-// Columns [group * 64, + 256) of x -> one stage; what lies outside is zeros.
+// Columns [group * 64, + BLOCKS * 64) of x -> one stage; what lies outside is zeros.
 DEVICE void load_stage(u32 stage, const u16* x, int tokens, int group, int end, int K, int thread) {
   // A thread keeps its 16 bytes' place in the row and walks down the tokens.
-  constexpr int STEP = THREADS / 32;
-  const int j = thread & 31, block = j >> 3, inside = group + block < end;
+  constexpr int CHUNKS = BLOCKS * 8, STEP = THREADS / CHUNKS;
+  const int j = thread % CHUNKS, block = j >> 3, inside = group + block < end;
   const u16* source = x + (size_t)group * 64 + j * 8;
   const u32 target = stage + block * BLOCK_BYTES;
 #pragma unroll
   for (int i = 0; i < (TOKENS + STEP - 1) / STEP; i++) {
-    const int m = (thread >> 5) + i * STEP, ok = inside && m < tokens;
+    const int m = thread / CHUNKS + i * STEP, ok = inside && m < tokens;
     if (TOKENS % STEP == 0 || m < TOKENS)
       copy_async(target + m * 128 + (((j & 7) ^ (m & 7)) << 4), ok ? source + (u32)(m * K) : x, ok);
   }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int x_is_ready,
-          int gated) {
+linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K,
+             int x_is_ready, int gated) {
   extern __shared__ __align__(1024) char shared[];
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, g = lane >> 2, t = lane & 3;
-  const u32 column = table_column(shared, lane);
+  const Format format(shared, lane);
   char* stages = shared + TABLE_BYTES;
   char* rings = stages + STAGES * STAGE_BYTES;
   int2* pairs = (int2*)(rings + GROUPS * 4 * Ring<SLOTS>::BYTES);
@@ -58,18 +89,18 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
   const int tile = blockIdx.y * (ROWS / 16) + warp, in_range = tile * 16 < N, count = end - begin;
   // Units that are not there are zeros: the loop has no way out, so products may overlap.
   const int rounded = (count + SLOTS - 1) / SLOTS * SLOTS;
-  const uint4* codes = w.codes + ((size_t)tile * groups + begin) * 32 + lane;
+  const uint4* codes = w.codes + ((size_t)tile * groups + begin) * SHARE * 32 + lane;
   const uint4* scales = w.scales + ((size_t)tile * quads + (begin >> 2)) * 8 + g;
 #pragma unroll
-  for (int i = 0; i < SLOTS; i++) ring.fetch(i, codes + i * 32, scales + (i >> 2) * 8, in_range && i < count, lane);
-  fill_table(shared, thread, THREADS);
+  for (int i = 0; i < SLOTS; i++) ring.fetch(i, codes + i * SHARE * 32, scales + (i >> 2) * 8, in_range && i < count, lane);
+  format.prepare(shared, thread, THREADS);
   if (!x_is_ready) wait_for_predecessor();
   release_successor();
 #pragma unroll
-  for (int c = 0; c < STAGES - 2; c++)
-    if (c * 4 < rounded) load_stage(stages_at + c * STAGE_BYTES, x, tokens, begin + c * 4, end, K, thread);
+  for (int c = 0; c < AHEAD; c++)
+    if (c * BLOCKS < rounded) load_stage(stages_at + c * STAGE_BYTES, x, tokens, begin + c * BLOCKS, end, K, thread);
   commit_copies();
-  if (update.places) gather_pairs(pairs, update, tokens, thread, THREADS);
+  if (TAKES_UPDATE && update.places) gather_pairs(pairs, update, tokens, thread, THREADS);
 
   float acc[TOKENS / 2];
 #pragma unroll
@@ -79,20 +110,20 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
   for (int base = 0; base < rounded; base += SLOTS) {
 #pragma unroll
     for (int j = 0; j < SLOTS; j++) {
-      // Copies land in order, and x of these columns was sent for eight units ago.
-      wait_copies<SLOTS - 1>();
+      // Copies land in order.
+      wait_copies<PENDING>();
       uint4 four;
-      if (j % 4 == 0) {
+      if (j % BLOCKS == 0) {
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         __syncthreads();
         // Two stages ahead: the one that the last product may still be reading stays.
-        const int chunk = (base + j) >> 2, next = base + j + (STAGES - 2) * 4;
+        const int chunk = (base + j) / BLOCKS, next = base + j + AHEAD * BLOCKS;
         if (next < rounded)
-          load_stage(stages_at + (chunk + STAGES - 2) % STAGES * STAGE_BYTES, x, tokens, begin + next, end, K, thread);
-        four = ring.take_scales(j);
+          load_stage(stages_at + (chunk + AHEAD) % STAGES * STAGE_BYTES, x, tokens, begin + next, end, K, thread);
+        if (HAS_GROUP_SCALES && j % 4 == 0) four = ring.take_scales(j);
         // Those tokens' rows that this block will add.
-        if (update.places) {
-          const int chunks = (rounded + 3) >> 2, own = (TOKENS / 8 - 1 - rank + SPLITS) / SPLITS * 8;
+        if (TAKES_UPDATE && update.places) {
+          const int chunks = (rounded + BLOCKS - 1) / BLOCKS, own = (TOKENS / 8 - 1 - rank + SPLITS) / SPLITS * 8;
           const int from = own * chunk / chunks, count = own * (chunk + 1) / chunks - from;
           for (int i = thread >> 3; i < count * update.parts; i += THREADS >> 3) {
             const int nth = own - 1 - from - i % count, token = ((TOKENS / 8 - 1 - rank - nth / 8 * SPLITS) * 8) + nth % 8;
@@ -101,19 +132,21 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
           }
         }
       }
-      const u64 descriptor = x_descriptor(stages_at + ((base + j) >> 2) % STAGES * STAGE_BYTES);
+      const u64 descriptor = x_descriptor(stages_at + (base + j) / BLOCKS % STAGES * STAGE_BYTES);
       u32* fragments = a[j & 1];
-      pair_addresses(ring.take(j), column, fragments);
-      const float2 s = unpack_f16(word(four, j % 4));
+      format.take(ring.take(j), fragments);
       const int ahead = base + j + SLOTS;
-      ring.fetch(j, codes + (u32)ahead * 32, scales + (u32)(ahead >> 2) * 8, in_range && ahead < count, lane);
-      load_pairs(fragments);
-      const u32 top = pack_bf16(s.x, s.x), bottom = pack_bf16(s.y, s.y);
+      ring.fetch(j, codes + (u32)ahead * SHARE * 32, scales + (u32)(ahead >> 2) * 8, in_range && ahead < count, lane);
+      format.finish(fragments);
+      if constexpr (HAS_GROUP_SCALES) {
+        const float2 s = unpack_f16(word(four, j % 4));
+        const u32 top = pack_bf16(s.x, s.x), bottom = pack_bf16(s.y, s.y);
 #pragma unroll
-      for (int i = 0; i < 16; i++) fragments[i] = multiply_pairs(fragments[i], i & 1 ? bottom : top);
+        for (int i = 0; i < 16; i++) fragments[i] = multiply_pairs(fragments[i], i & 1 ? bottom : top);
+      }
       wgmma_fence();
 #pragma unroll
-      for (int q = 0; q < 4; q++) wgmma(acc, fragments + 4 * q, descriptor + j % 4 * (BLOCK_BYTES >> 4) + q * 2);
+      for (int q = 0; q < 4; q++) wgmma(acc, fragments + 4 * q, descriptor + j % BLOCKS * (BLOCK_BYTES >> 4) + q * 2);
       wgmma_commit();
       wgmma_wait<1>();
     }
@@ -123,26 +156,22 @@ nf4_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int
   __syncthreads();
 
   float* sums = (float*)stages;
-  auto sums_at = [&](int n) { return sums + (n * 8 + 2 * t) * PITCH + warp * 16 + g; };
 #pragma unroll
   for (int n = 0; n < TOKENS / 8; n++) {
-    float* out = sums_at(n);
+    float* out = sums + (n * 8 + 2 * t) * PITCH + warp * 16 + g;
     out[0] = acc[4 * n], out[PITCH] = acc[4 * n + 1], out[8] = acc[4 * n + 2], out[PITCH + 8] = acc[4 * n + 3];
   }
   if (x_is_ready) wait_for_predecessor();
-  if (update.places && in_range) {
+  if (TAKES_UPDATE && update.places && in_range) {
     // Blocks that share rows add the updates of every SPLITS-th eight tokens; while some are added, the next come.
     // The last first: of more rows than L2 holds, those that were sent for last are still there.
-    const float scale = 1.f / w.gain;
     Expansion e, next;
     int n = TOKENS / 8 - 1 - rank;
     if (n >= 0) e.load(update, pairs, tokens, n * 8, tile * 16, 0, lane);
     for (; n >= 0; n -= SPLITS, e = next) {
       if (n >= SPLITS) next.load(update, pairs, tokens, (n - SPLITS) * 8, tile * 16, 0, lane);
-      float c[4] = {0.f, 0.f, 0.f, 0.f};
-      expand_tile(c, e, update, pairs, tokens, n * 8, tile * 16, scale, lane);
-      float* out = sums_at(n);
-      out[0] += c[0], out[PITCH] += c[1], out[8] += c[2], out[PITCH + 8] += c[3];
+      float* own = sums + n * 8 * PITCH + warp * 16;
+      expand_tile(own, PITCH, e, update, w, pairs, tokens, n * 8, tile * 16, N, lane);
     }
   }
   __syncthreads();

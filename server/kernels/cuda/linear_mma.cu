@@ -1,11 +1,11 @@
-// y[tokens, N] = x[tokens, K] W^T for up to 16 tokens, W in NF4, by mma.sync (sm_80 and newer).
+// y[tokens, N] = x[tokens, K] W^T for up to 16 tokens by mma.sync (sm_80 and newer).
 //
 // One block an SM, which owns a run of 16-row tiles. Its warps split K: a warp's share of x stays in registers
-// for all tiles, so the main loop is nothing but weights: load 16 bytes, look up, multiply. The warps' partial
+// for all tiles, so the main loop is nothing but weights: load 16 bytes or 32, make them bf16, multiply. The warps' partial
 // sums meet in shared memory. Where x does not fit the registers, K is cut into slices; SPLITS blocks share the
 // rows and take a slice each in turn.
 //
-// Compiled with: TOKENS 8 or 16, WARPS, SLOTS (loads in flight a lane, 4 or 8), SPLITS, PAIRS, TABLE_AT,
+// Compiled with: TOKENS 8 or 16, WARPS, SLOTS (units on their way, a warp: 4 or 8), SPLITS, PAIRS, TABLE_AT,
 // TABLE_BASE.
 constexpr int UNITS = 4, TILES = 2;  // groups of 64 columns a warp owns; tiles summed at once
 constexpr int THREADS = WARPS * 32, COLUMNS = TOKENS / 8, TILE_FLOATS = TOKENS * 20, SPAN = UNITS * 64;
@@ -33,12 +33,28 @@ DEVICE void keep_x(u32* b, const uint4* rows, u32 stage, int n, int lane) {
     }
 }
 
+// sum[16 rows, 8 tokens] += a unit's fragments times x, with the group's scales of rows g and g + 8 if there are any.
+DEVICE void multiply(float* sum, const u32* a, const u32* x, float2 s) {
+  if constexpr (!HAS_GROUP_SCALES) {
+#pragma unroll
+    for (int q = 0; q < 4; q++) mma(sum, a + 4 * q, x[2 * q], x[2 * q + 1]);
+  } else {
+    float c[4] = {0.f, 0.f, 0.f, 0.f}, d[4] = {0.f, 0.f, 0.f, 0.f};
+    mma(c, a, x[0], x[1]);
+    mma(d, a + 4, x[2], x[3]);
+    mma(c, a + 8, x[4], x[5]);
+    mma(d, a + 12, x[6], x[7]);
+    sum[0] += s.x * (c[0] + d[0]), sum[1] += s.x * (c[1] + d[1]);
+    sum[2] += s.y * (c[2] + d[2]), sum[3] += s.y * (c[3] + d[3]);
+  }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int x_is_ready,
-        int gated) {
+linear_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int tokens, int N, int K, int x_is_ready,
+           int gated) {
   extern __shared__ __align__(1024) char shared[];
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, g = lane >> 2, t = lane & 3;
-  const u32 column = table_column(shared, lane);
+  const Format format(shared, lane);
   char* stage = shared + TABLE_BYTES;
   float* partials = (float*)stage;
   int2* pairs = (int2*)(stage + (SUMS > STAGE ? SUMS : STAGE));
@@ -53,22 +69,28 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
   const bool at_once = SPLITS == 1 && slices == 1 && !update.places;
   for (int slice = 0; slice < slices; slice++) {
     const int u0 = ((slice * SPLITS + blockIdx.x) * WARPS + warp) * UNITS;
-    const uint4* codes = w.codes + ((size_t)first * groups + u0) * 32 + lane;
+    const uint4* codes = w.codes + ((size_t)first * groups + u0) * SHARE * 32 + lane;
     const uint4* scales = w.scales + ((size_t)first * quads + (u0 >> 2)) * 8 + g;
-    uint4 ring[SLOTS], scale[SLOTS / UNITS];
+    Share ring[SLOTS];
+    uint4 scale[SLOTS / UNITS];
     // Zeros stay where there is no unit.
     auto fetch = [&](int slot, int tile, int u) {
-      load_weights(ring[slot], codes + (u32)((tile * groups + u) * 32), tile < tiles && u0 + u < groups);
-      if (u == UNITS - 1) load_weights(scale[slot / UNITS], scales + (u32)(tile * quads * 8), tile < tiles && u0 < groups);
+#pragma unroll
+      for (int k = 0; k < SHARE; k++)
+        load_weights(ring[slot].v[k], codes + (u32)(((tile * groups + u) * SHARE + k) * 32), tile < tiles && u0 + u < groups);
+      if (HAS_GROUP_SCALES && u == UNITS - 1)
+        load_weights(scale[slot / UNITS], scales + (u32)(tile * quads * 8), tile < tiles && u0 < groups);
     };
 #pragma unroll
-    for (int i = 0; i < SLOTS; i++) ring[i] = make_uint4(0, 0, 0, 0);
+    for (int i = 0; i < SLOTS; i++)
+#pragma unroll
+      for (int k = 0; k < SHARE; k++) ring[i].v[k] = make_uint4(0, 0, 0, 0);
 #pragma unroll
     for (int i = 0; i < SLOTS / UNITS; i++) scale[i] = make_uint4(0, 0, 0, 0);
 #pragma unroll
     for (int i = 0; i < UNITS; i++) fetch(i, 0, i);
     if (slice == 0) {
-      fill_table(shared, thread, THREADS);
+      format.prepare(shared, thread, THREADS);
       if (update.places) gather_pairs(pairs, update, tokens, thread, THREADS);
       if (!x_is_ready) wait_for_predecessor();
       release_successor();
@@ -99,22 +121,14 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
       for (int i = 0; i < TILES * UNITS; i++) {
         const int r = i / UNITS, u = i % UNITS, slot = i % SLOTS;
         u32 a[16];
-        pair_addresses(ring[slot], column, a);
-        const float2 s = unpack_f16(prmt(word(scale[slot / UNITS], u), 0, 0x3210u));
+        format.take(ring[slot], a);
+        float2 s = make_float2(1.f, 1.f);
+        if constexpr (HAS_GROUP_SCALES) s = unpack_f16(prmt(word(scale[slot / UNITS], u), 0, 0x3210u));
         fetch(slot, base + (i + SLOTS) / UNITS, u);
-        load_pairs(a);
+        format.finish(a);
 #pragma unroll
-        for (int n = 0; n < COLUMNS; n++) {
-          const u32* x4 = b + (u * COLUMNS + n) * 8;
-          float c[4] = {0.f, 0.f, 0.f, 0.f}, d[4] = {0.f, 0.f, 0.f, 0.f};
-          mma(c, a, x4[0], x4[1]);
-          mma(d, a + 4, x4[2], x4[3]);
-          mma(c, a + 8, x4[4], x4[5]);
-          mma(d, a + 12, x4[6], x4[7]);
-          float* sum = acc + (r * COLUMNS + n) * 4;
-          sum[0] += s.x * (c[0] + d[0]), sum[1] += s.x * (c[1] + d[1]);
-          sum[2] += s.y * (c[2] + d[2]), sum[3] += s.y * (c[3] + d[3]);
-        }
+        for (int n = 0; n < COLUMNS; n++)
+          multiply(acc + (r * COLUMNS + n) * 4, a, b + (u * COLUMNS + n) * 8, s);
       }
       // Rows of 20 floats: neither the writes of a warp nor the reads below meet in a bank.
       float* round = partials + parity * (WARPS * TILES * TILE_FLOATS);
@@ -154,7 +168,6 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
   if (x_is_ready) wait_for_predecessor();
   if (update.places) {
     // Blocks that share rows add the updates of every SPLITS-th tile; while one is added, the next comes.
-    const float scale = 1.f / w.gain;
     const int step = WARPS * SPLITS;
     int i = warp * SPLITS + blockIdx.x;
     Expansion e, next;
@@ -164,10 +177,8 @@ nf4_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, int t
       if (i + step < tiles * COLUMNS)
         next.load(update, pairs, tokens, (i + step) % COLUMNS * 8, row_of(i + step), 0, lane);
       const int m = i % COLUMNS * 8;
-      float c[4] = {0.f, 0.f, 0.f, 0.f};
-      expand_tile(c, e, update, pairs, tokens, m, row_of(i), scale, lane);
-      float* out = sums + (i / COLUMNS * TOKENS + m + 2 * t) * 16 + g;
-      out[0] += c[0], out[16] += c[1], out[8] += c[2], out[24] += c[3];
+      float* own = sums + (i / COLUMNS * TOKENS + m) * 16;
+      expand_tile(own, 16, e, update, w, pairs, tokens, m, row_of(i), N, lane);
     }
     __syncthreads();
   }

@@ -1,7 +1,6 @@
-"""NF4 weights laid out for the tensor cores, and the kernels that multiply by them (CUDA, bf16, sm_80 on)."""
+"""Quantized weights in tiles for the tensor cores, and products with them (CUDA, bf16, sm_80 and newer)."""
 
 import ctypes
-import math
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -9,30 +8,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from server.kernels.device import processors
+from server.kernels.formats import INT8, NF4, Format
 from server.kernels.fused_cuda import silu_mul
+from server.kernels.int8 import Int8Weight
+from server.kernels.layout import GROUP, TILE, tiled_int8, tiled_nf4
+from server.kernels.linear_kernels import dequantize_kernel, linear_kernel
 from server.kernels.lora import Update, updated
 from server.kernels.lora_shrink import UpdateArguments, shrink, update_arguments
-from server.kernels.nf4 import BLOCK, Nf4Weight
-from server.kernels.nf4_layout import TILE, in_turns, tile, tile_scales
-from server.kernels.nf4_plans import dequantize_kernel, most_rows, num_processors, plan_of
+from server.kernels.nf4 import Nf4Weight
+from server.kernels.plans import fused_up_to, most_tokens, most_updates, plan_of
 from server.kernels.slot_update import SlotUpdate
 from server.kernels.tiles import DECODE_ROWS
 
-# Up to this many tokens the fused kernels, launched for some at a time, are faster than a library's matmul
-# over dequantized weights (`lorikeet loadtest kernels` measures it).
-FUSED_UP_TO = 192
-
 
 @dataclass(frozen=True)
-class TiledNf4Weight:
-    """The codes of an Nf4Weight in the order in which the kernels' lanes take them.
+class TiledWeight:
+    """The codes of an Nf4Weight or an Int8Weight in the order in which the kernels' lanes take them.
 
-    codes: [out / 16, in / 64, 32 lanes, 16] uint8. Lane 4 g + t holds four bytes for each of four steps of 16
-    columns; byte (half, row) of step q has rows g + 8 row, columns 16 q + 8 half + 2 t (low nibble) and + 1.
-    scales: [out / 16, in / 256 rounded up, 8, 4, 2] float16: of lane g, four groups, rows g and g + 8, in
-    units of `gain`, a power of two.
+    codes: [out / 16, in / 64, share, 32 lanes, 16] bytes, of lane 4 g + t.
+    NF4, share 1: byte (step, half, row) has row g + 8 row, columns 16 step + 8 half + 2 t (low nibble), + 1.
+    int8, share 2, two steps each: byte (step, half, column, row) has row g + 8 row and column
+    16 step + 8 half + 2 t + column.
+    scales: NF4: [out / 16, in / 256 rounded up, 8, 4, 2] float16, of lane g, four groups, rows g and g + 8,
+    in units of `gain`, a power of two. int8: [out] float32, of the linear's own rows.
     """
 
+    format: Format
     codes: Tensor
     scales: Tensor
     gain: float
@@ -43,30 +45,31 @@ class TiledNf4Weight:
     pairs: bool = False
 
     @classmethod
-    def of(cls, weight: Nf4Weight, pairs: bool = False) -> "TiledNf4Weight":
-        rows, width = weight.shape
-        gain = 2.0 ** (math.frexp(float(weight.absmax.max()) or 1.0)[1] - 15)
-        counters = torch.zeros(2 * num_processors(), dtype=torch.int32, device=weight.codes.device)
-        codes, scales = tile(weight.codes), tile_scales(weight.absmax / gain)
-        if pairs:
-            codes, scales = in_turns(codes), in_turns(scales)
-        return cls(codes, scales, gain, (rows, width), counters, pairs)
+    def of(cls, weight: Nf4Weight | Int8Weight, pairs: bool = False) -> "TiledWeight":
+        if isinstance(weight, Nf4Weight):
+            form, tiles = NF4, tiled_nf4(weight, pairs)
+        else:
+            form, tiles = INT8, tiled_int8(weight, pairs)
+        counters = torch.zeros(2 * processors().count, dtype=torch.int32, device=weight.codes.device)
+        return cls(form, *tiles, weight.shape, counters, pairs)
 
     @staticmethod
-    def fits(weight: Nf4Weight, pairs: bool = False) -> bool:
+    def fits(weight: Nf4Weight | Int8Weight, pairs: bool = False) -> bool:
         """Whether the weight is made of whole tiles."""
-        return weight.shape[0] % (2 * TILE if pairs else TILE) == 0
+        rows, width = weight.shape
+        return rows % (2 * TILE if pairs else TILE) == 0 and width % GROUP == 0
 
     def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
         """x [tokens, in] bf16 -> [tokens, out], the adapters' update added before the one rounding."""
         tokens = x.shape[0]
-        if tokens > FUSED_UP_TO:
+        if tokens > fused_up_to(self.format, processors()):
             return updated(F.linear(x, self.dequantize(x.dtype), bias), x, update)
         x, y = x.contiguous(), x.new_empty(tokens, self.shape[0])
         if self._takes(update, tokens):
             self._fused(y, x, bias, update)
             return y
-        for rows, out in zip(x.split(most_rows()), y.split(most_rows()), strict=True):
+        most = most_tokens(processors())
+        for rows, out in zip(x.split(most), y.split(most), strict=True):
             self._fused(out, rows, bias, None)
         return updated(y, x, update)
 
@@ -78,19 +81,20 @@ class TiledNf4Weight:
         self._fused(y, x.contiguous(), bias, update, gated=True)
         return y
 
-    @staticmethod
-    def _takes(update: Update | None, tokens: int) -> TypeGuard[SlotUpdate | None]:
+    def _takes(self, update: Update | None, tokens: int) -> TypeGuard[SlotUpdate | None]:
         """Whether one launch does it all."""
+        if update is None:
+            return tokens <= most_tokens(processors())
         is_decode = isinstance(update, SlotUpdate) and update.batch.tile_rows == DECODE_ROWS
-        return tokens <= most_rows() and (update is None or is_decode)
+        return is_decode and tokens <= most_updates(processors())
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """[out, in] bf16."""
+        """[out, in], rounded to bf16 once."""
         out = torch.empty(self.shape, dtype=torch.bfloat16, device=self.codes.device)
         rows, width = self.shape
         arguments = _DequantizeArguments(out.data_ptr(), self._arguments(None), rows, width)
-        blocks = min(rows // TILE * (width // BLOCK) // 8 + 1, 8 * num_processors())
-        dequantize_kernel(self.pairs).launch((blocks, 1, 1), arguments)
+        blocks = min(rows // TILE * (width // GROUP) // 8 + 1, 8 * processors().count)
+        dequantize_kernel(self.format, self.pairs).launch((blocks, 1, 1), arguments)
         return out.to(dtype)
 
     def _fused(
@@ -98,7 +102,7 @@ class TiledNf4Weight:
     ) -> None:
         tokens, (rows, width) = x.shape[0], self.shape
         t = None if update is None else shrink(x, update)
-        plan = plan_of(tokens, rows, width, self.pairs)
+        plan = plan_of(self.format, tokens, rows, width, self.pairs, processors())
         sums = x.new_empty(plan.sums, dtype=torch.float32) if plan.splits > 1 else None
         # After the shrink kernel x has long been written: only what it wrote must be waited for.
         arguments = _LinearArguments(
@@ -113,7 +117,7 @@ class TiledNf4Weight:
             t is not None,
             gated,
         )
-        plan.kernel().launch((plan.splits, plan.columns, 1), arguments)
+        linear_kernel(plan).launch((plan.splits, plan.columns, 1), arguments)
 
     def _exchange(self, sums: Tensor | None) -> "_ExchangeArguments":
         if sums is None:
