@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from lorikeet import __version__
-from lorikeet.cli import adapters, demo, generate, loadtest, serve, train
+from lorikeet.cli import adapters, demo, extract, generate, loadtest, merge, serve, train, truncate
 from lorikeet.cli.command import Command, UsageError
 from lorikeet.cli.sentences import sentence
 
@@ -19,6 +19,9 @@ COMMANDS: dict[str, Command] = {
     "generate": generate,
     "adapters": adapters,
     "train": train,
+    "merge": merge,
+    "extract": extract,
+    "truncate": truncate,
     "demo": demo,
     "loadtest": loadtest,
 }
