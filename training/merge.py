@@ -16,7 +16,7 @@ from adapters.merge.checkpoint import Checkpoint
 from adapters.merge.errors import MergeRefused
 from adapters.merge.folder import copy_texts, draft
 from adapters.merge.gguf import Converter
-from adapters.merge.recipes import Trained, find_recipe
+from adapters.merge.recipes import Trained, check_base, find_recipe
 from adapters.merge.shards import digests
 from adapters.merge.sources import Source, open_source, pairs_of, read_changes, sum_of
 from adapters.merge.stream import Written, write_merged
@@ -94,8 +94,11 @@ def _prepare(base: Path, adapters: Sequence[Path], config: MergeConfig) -> _Merg
         raise MergeRefused(
             f"the adapters were trained on bases in {' and '.join(sorted(recipes))}: none fits them all"
         )
+    recipe = recipes.pop()
+    for source in sources:
+        check_base(_story(source), checkpoint, recipe)
     dtype = None if config.trained_dtype == "auto" else getattr(torch, config.trained_dtype)
-    trained = Trained(checkpoint, recipes.pop(), dtype)
+    trained = Trained(checkpoint, recipe, dtype)
     weights = tuple(factors(config, len(sources)))
     return _Merge(config, trained, sources, weights, _changes(config, trained, sources, weights))
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adapters.deltas.context import Base
+from adapters.fingerprint import base_fingerprint
 from adapters.merge import bnb
 from adapters.merge.checkpoint import Checkpoint, as_float
 from adapters.merge.errors import MergeRefused
@@ -85,6 +86,16 @@ def find_recipe(told: str | None, story: Mapping[str, Any] | None, checkpoint: C
             f"the adapter was trained on a base in {recipe!r}; only {', '.join(RECIPES)} can be replayed"
         )
     return recipe
+
+
+def check_base(story: Mapping[str, Any] | None, checkpoint: Checkpoint, recipe: str) -> None:
+    """Raises MergeRefused where the trainer's manifest names another base by its fingerprint."""
+    wanted = (story or {}).get("base_fingerprint")
+    if wanted and wanted != (own := base_fingerprint(checkpoint.folder, recipe)):
+        raise MergeRefused(
+            f"the adapter was trained over base {wanted[:12]} and {checkpoint.folder} in {recipe} is base "
+            f"{own[:12]}; merge it into the base it was trained on"
+        )
 
 
 def _saved_as(checkpoint: Checkpoint) -> str:
