@@ -7,7 +7,7 @@ STORE := .lorikeet
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-long test-gpu check proto bench bench-gpu clean
+.PHONY: help install demo serve test test-long test-gpu check proto bench bench-merge bench-gpu clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ proto: install  ## Generate lorikeet/v1 from proto/
 
 bench: install  ## Compare with transformers + PEFT on this machine
 	$(BIN)/python -m loadtests.bench
+
+bench-merge: install  ## What each way to merge costs in held-out loss
+	$(BIN)/python -m loadtests.merge_routes
 
 bench-gpu: install  ## Steps, kernels and starts of an 8B on the CUDA device
 	$(BIN)/lorikeet loadtest step

@@ -90,14 +90,19 @@ def prepare(folder: Path, manifest: Manifest, base: Base, max_rank: int) -> Conv
 
     Raises InvalidAdapter where it would not be within 1e-3 of the adapter, OSError when the disk fails.
     """
-    opened = _open(folder, manifest, base.shapes, max_rank, _read_verified)
-    setting = Setting(opened.config, opened.plan, base.shapes, max_rank, base)
-    with torch.inference_mode():
-        weights, error = assemble(setting, opened.tensors)
+    weights, error = make(folder, manifest, base, max_rank)
     ranks = [change.low_rank.rank for change in weights.linears.values() if change.low_rank is not None]
     conversion = Conversion(max(ranks, default=0), error, base.shapes.fingerprint)
     _write_prepared(folder, manifest.digest, weights, conversion)
     return conversion
+
+
+def make(folder: Path, manifest: Manifest, base: Base, max_rank: int) -> tuple[AdapterWeights, float]:
+    """The normal form over this base and the largest relative error of an update; nothing is stored."""
+    opened = _open(folder, manifest, base.shapes, max_rank, _read_verified)
+    setting = Setting(opened.config, opened.plan, base.shapes, max_rank, base)
+    with torch.inference_mode():
+        return assemble(setting, opened.tensors)
 
 
 def _open(folder: Path, manifest: Manifest, base: BaseShapes, max_rank: int, read: Read) -> Opened:

@@ -10,7 +10,20 @@ import traceback
 from collections.abc import Sequence
 
 from lorikeet import __version__
-from lorikeet.cli import adapters, audit, demo, generate, grants, keys, loadtest, serve, train
+from lorikeet.cli import (
+    adapters,
+    audit,
+    demo,
+    extract,
+    generate,
+    grants,
+    keys,
+    loadtest,
+    merge,
+    serve,
+    train,
+    truncate,
+)
 from lorikeet.cli.command import Command, UsageError
 from lorikeet.cli.sentences import sentence
 
@@ -22,6 +35,9 @@ COMMANDS: dict[str, Command] = {
     "grants": grants,
     "keys": keys,
     "train": train,
+    "merge": merge,
+    "extract": extract,
+    "truncate": truncate,
     "demo": demo,
     "loadtest": loadtest,
 }

@@ -96,6 +96,18 @@ def byte_progress(text: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def step_progress(text: str) -> Iterator[Callable[[int, int], None]]:
+    """The same, told steps done and steps in all."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _print_markdown(text: str) -> None:
     from rich.markdown import Markdown
 

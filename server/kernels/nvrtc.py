@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from server.kernels.compile_cache import cache_folder, cached
 from server.kernels.device import processors
 
 SOURCES = Path(__file__).parent / "cuda"
+# A kernel's configuration is filled in and handed over as one: threads beside the engine's launch some of them too.
+_launching = Lock()
 
 
 class KernelError(RuntimeError):
@@ -49,13 +52,14 @@ class Kernel:
         """On torch's current stream; the structure's fields are the kernel's parameters, in order."""
         if 0 in grid:
             return
-        config = self.config
-        config.gridDimX, config.gridDimY, config.gridDimZ = grid
-        config.hStream = torch.cuda.current_stream().cuda_stream
+        config, stream = self.config, torch.cuda.current_stream().cuda_stream
         at = ctypes.addressof(arguments)
         offsets = _offsets(type(arguments))
         pointers = (ctypes.c_void_p * len(offsets))(*[at + offset for offset in offsets])
-        check(driver.cuLaunchKernelEx(config, self.function, ctypes.addressof(pointers), 0))
+        with _launching:
+            config.gridDimX, config.gridDimY, config.gridDimZ = grid
+            config.hStream = stream
+            check(driver.cuLaunchKernelEx(config, self.function, ctypes.addressof(pointers), 0))
 
 
 @cache

@@ -18,7 +18,7 @@ from server.model.config import ModelConfig, UnsupportedModel, require_folder_or
 from server.model.decoder import Decoder, Layer
 from server.model.layers import DenseWeight, Linear, Rotary, Weight
 from server.model.parts import FUSED
-from server.model.prequantized import is_prequantized, read_nf4
+from server.model.prequantized import is_prequantized, read_int8, read_nf4
 
 QUANTIZATIONS = ("none", "nf4", "int8")
 
@@ -101,6 +101,8 @@ class Loading:
     def _weight(self, names: list[str]) -> Weight:
         full = [f"{name}.weight" for name in names]
         held = {is_prequantized(self.checkpoint, n) for n in full}
+        if held == {True} and self.quantization == "int8":
+            return int8.concatenate([read_int8(self.checkpoint, n, self.device) for n in full])
         if held == {True}:
             return nf4.concatenate([read_nf4(self.checkpoint, n, self.device) for n in full])
         if held == {True, False}:
@@ -108,7 +110,7 @@ class Loading:
         parts = [self.checkpoint[n].to(self.device) for n in full]
         if self.quantization == "nf4" and not self.prequantized:
             return nf4.concatenate([nf4.quantize(p, self.double_quant) for p in parts])
-        if self.quantization == "int8":
+        if self.quantization == "int8" and not self.prequantized:
             return int8.concatenate([int8.quantize(p) for p in parts])
         return DenseWeight(torch.cat(parts).to(self.dtype))
 
@@ -197,9 +199,14 @@ def _check_quantization(hf: Any, config: ModelConfig, quantization: str) -> None
 
 def _check_held(held: dict[str, Any], quantization: str) -> None:
     kind = held.get("bnb_4bit_quant_type") if held.get("load_in_4bit") else None
-    if kind != "nf4":
+    if held.get("load_in_8bit"):
+        kind = "int8"
+    if kind not in ("nf4", "int8"):
         raise UnsupportedModel(
-            f"the checkpoint is quantized as {json.dumps(held, default=str)}; only bitsandbytes nf4 is read"
+            f"the checkpoint is quantized as {json.dumps(held, default=str)}; only bitsandbytes nf4 and int8 "
+            "are read"
         )
-    if quantization != "nf4":
-        raise UnsupportedModel("the checkpoint is quantized to nf4 already; start with quantization nf4")
+    if quantization != kind:
+        raise UnsupportedModel(
+            f"the checkpoint is quantized to {kind} already; start with quantization {kind}"
+        )
