@@ -1,0 +1,28 @@
+"""`python -m loadtests.fake PROTOCOL SCRIPT LOG`: says its port, plays until SIGTERM, writes its book."""
+
+import asyncio
+import gc
+import signal
+import sys
+from pathlib import Path
+
+from loadtests.fake import grpc_server
+from loadtests.fake.play import Play
+from loadtests.fake.script import Script
+
+
+async def main(protocol: str, script: str, log: str) -> None:
+    play = Play(Script.parse(script))
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    server, port = await grpc_server.start(play)
+    print(port, flush=True)
+    await stop.wait()
+    await server.stop(None)
+    play.write(Path(log))
+
+
+if __name__ == "__main__":
+    # A pause of the fake would be taken for the driver's.
+    gc.disable()
+    asyncio.run(main(*sys.argv[1:]))

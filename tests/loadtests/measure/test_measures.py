@@ -1,0 +1,102 @@
+"""Figures of records written by hand."""
+
+import math
+from array import array
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loadtests.drive.records import Record, Run
+from loadtests.measure import Objective, Spread, fairness, measure
+from loadtests.measure.fairness import share_out
+from loadtests.measure.measures import in_flight_at, inter_token
+
+
+def record(index: int, at: float, *messages: tuple[float, int], **options: Any) -> Record:
+    """Messages: seconds after it was due, tokens."""
+    asked = options.pop("asked_tokens", sum(count for _, count in messages))
+    made = Record(index, "t", "a", 10, asked, at, sent=at)
+    made.times = array("d", [at + after for after, _ in messages])
+    made.counts = array("I", [count for _, count in messages])
+    made.end, made.outcome = made.times[-1] if messages else math.nan, "ok" if messages else "unavailable"
+    for name, value in options.items():
+        setattr(made, name, value)
+    return made
+
+
+def run_of(*records: Record, duration: float = 10.0, **weights: float) -> Run:
+    return Run("r", "t", 0, duration, 0.0, list(records), weights=weights)
+
+
+def test_percentiles_need_samples_beyond_them() -> None:
+    spread = Spread.of(np.arange(1, 1001))
+    assert (spread.p50, spread.p90, spread.p99) == pytest.approx((500.5, 900.1, 990.01))
+    assert spread.p999 == pytest.approx(999.001) and spread.largest == 1000
+    assert math.isnan(Spread.of(range(999)).p999) and math.isnan(Spread.of(range(99)).p99)
+    assert Spread.of([1.0, math.nan, 3.0]).count == 2
+    assert Spread.of([]).count == 0 and math.isnan(Spread.of([]).p50)
+
+
+def test_latencies_count_from_when_a_request_was_due() -> None:
+    late = record(0, 1.0, (0.5, 1), (0.7, 2), (1.0, 3), sent=1.4, load_seconds=0.2)
+    m = measure(run_of(late))
+    assert m.first_token.mean == pytest.approx(0.5) and m.latency.mean == pytest.approx(1.0)
+    assert m.lateness.largest == pytest.approx(0.4) and not m.is_sound
+    # Gaps of 0.2 s over two tokens and 0.3 s over three: a tenth of a second for each of five.
+    assert inter_token([late]) == pytest.approx([0.1] * 5)
+    assert m.longest_gap.largest == pytest.approx(0.3)
+    assert late.per_token == pytest.approx(0.1)
+
+
+def test_good_answers_keep_both_limits_and_failures_are_never_good() -> None:
+    records = [
+        record(0, 0.0, (0.1, 1), (0.2, 1)),
+        record(1, 0.0, (0.9, 1), (1.0, 1)),
+        record(2, 0.0, (0.1, 1), (0.9, 1)),
+        record(3, 0.0, (0.1, 5)),
+        record(4, 0.0, asked_tokens=2),
+    ]
+    m = measure(run_of(*records), Objective(first_token_ms=500, per_token_ms=200))
+    assert (m.good_share, m.goodput) == (0.4, 0.2)
+    assert m.outcomes == {"ok": 4, "unavailable": 1} and m.failed == 1
+    assert m.first_token.count == 4
+
+
+def test_cold_and_warm_are_told_apart_only_where_the_server_says() -> None:
+    cold, warm = record(0, 0.0, (2.0, 1), load_seconds=1.5), record(1, 0.0, (0.5, 1), load_seconds=0.0)
+    m = measure(run_of(cold, warm))
+    assert (m.cold_share, m.cold_first_token.mean, m.warm_first_token.mean) == (0.5, 2.0, 0.5)
+    assert math.isnan(measure(run_of(record(0, 0.0, (1.0, 1)))).cold_share)
+
+
+def test_throughput_is_of_the_time_in_which_requests_were_due() -> None:
+    m = measure(run_of(record(0, 8.0, (1.0, 30), (3.0, 70)), record(1, 0.0, (1.0, 10), asked_tokens=20)))
+    assert m.token_throughput == 4.0 and m.request_throughput == 0.1
+    assert (m.backlog, m.short_answers) == (1, 1)
+
+
+def test_how_many_were_in_flight() -> None:
+    times, counts = in_flight_at([record(0, 0.0, (3.0, 1)), record(1, 1.0, (1.0, 1)), record(2, 5.0)])
+    assert times.tolist() == [0, 1, 2, 3, 5] and counts.tolist() == [1, 2, 1, 0, 1]
+
+
+def test_what_tenants_are_owed() -> None:
+    assert share_out(100, {"a": 10, "b": 500, "c": 500}, {}) == {"a": 10, "b": 45, "c": 45}
+    assert share_out(100, {"a": 500, "b": 500}, {"a": 3.0}) == {"a": 75, "b": 25}
+    assert share_out(100, {"a": 20, "b": 30}, {}) == {"a": 20, "b": 30}
+
+
+def test_fairness_sees_who_was_served_in_time() -> None:
+    mine = record(0, 0.0, (1.0, 90), asked_tokens=200, tenant="mine")
+    theirs = record(1, 0.0, (1.0, 10), (11.0, 190), tenant="theirs")
+    found = fairness(run_of(mine, theirs))
+    assert found.served == {"mine": 90, "theirs": 10} and found.owed == {"mine": 50, "theirs": 50}
+    assert found.deviation == pytest.approx(0.4)
+    assert found.jain == pytest.approx(100**2 / (2 * (90**2 + 10**2)))
+    assert fairness(run_of(mine, theirs, mine=9.0)).deviation == pytest.approx(0.0)
+
+
+def test_a_run_without_requests_has_no_figures() -> None:
+    with pytest.raises(ValueError, match="no figures"):
+        measure(run_of())
