@@ -60,7 +60,7 @@ def probabilities(popularity: Popularity) -> Floats:
         # floor(count * X) where P(X <= x) = x^alpha: with alpha 1 uniform, below 1 the first ones lead.
         return np.asarray(np.diff((np.arange(count + 1) / count) ** popularity.alpha))
     shares = np.power(ranks, -popularity.alpha, dtype=np.float64)
-    return np.divide(shares, shares.sum(), dtype=np.float64)
+    return np.asarray(shares / shares.sum())
 
 
 def draw_ranks(popularity: Popularity, count: int, numbers: Generator) -> Ints:
