@@ -2,13 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.drive.records import Record, Run
+from loadtests.drive.records import MetricSample, Record, Run
 from loadtests.measure.fairness import Fairness, fairness
 from loadtests.measure.percentiles import Spread
 from server.engine.config import check_options, option
@@ -40,7 +40,11 @@ class Measures:
 
     request_throughput, token_throughput: of what was given out while requests were due.
     inter_token: a sample for each token after an answer's first message: the message's gap over its tokens.
+    cold_share: of those answers of which the server says so, the part that had to wait for its adapter.
+    adapter_loads: that the server counted; nan if nobody watched its metrics.
+    broken: answers that had begun and came to no good end.
     longest_gap: of each answer, the longest time between two messages.
+    drift: medians of the last third of the time over those of the first.
     """
 
     requests: int
@@ -58,9 +62,12 @@ class Measures:
     request_throughput: float
     token_throughput: float
     cold_share: float
+    adapter_loads: float
     short_answers: int
+    broken: int
     most_in_flight: int
     backlog: int
+    drift: Mapping[str, float]
     fairness: Fairness
     objective: Objective
     uploads: Mapping[str, int] = field(default_factory=dict)
@@ -101,13 +108,38 @@ def measure(run: Run, objective: Objective | None = None) -> Measures:
         request_throughput=sum(record.end < run.duration for record in ok) / run.duration,
         token_throughput=sum(fair.served.values()) / run.duration,
         cold_share=sum(colds) / len(colds) if colds else math.nan,
+        adapter_loads=counted(run.metrics, "adapter_loads_total"),
         short_answers=sum(record.tokens < record.asked_tokens for record in ok),
+        broken=sum(not record.is_ok and len(record.times) > 0 for record in run.records),
         most_in_flight=int(in_flight[1].max(initial=0)),
         backlog=sum(not record.end <= run.duration for record in run.records),
+        drift={
+            "first_token_p50": _drift(run, lambda record: record.first_token),
+            "inter_token_p50": _drift(run, lambda record: record.per_token),
+        },
         fairness=fair,
         objective=objective,
         uploads=dict(Counter(upload.outcome for upload in run.uploads)),
     )
+
+
+def _drift(run: Run, value: Callable[[Record], float]) -> float:
+    """Median of what was due in the last third of the time over that of the first."""
+    early, _, late = (
+        [value(r) for r in run.records if r.is_ok and int(3 * r.scheduled / run.duration) == third]
+        for third in range(3)
+    )
+    before, after = Spread.of(early).p50, Spread.of(late).p50
+    return after / before if before else math.nan
+
+
+def counted(samples: Sequence[MetricSample], name: str) -> float:
+    """How far a counter of the server went up; nan if it was never seen. It starts anew with its process."""
+    values = [sample.values[name] for sample in samples if name in sample.values]
+    if not values:
+        return math.nan
+    steps = zip(values, values[1:], strict=False)
+    return sum(after - before if after >= before else after for before, after in steps)
 
 
 def inter_token(records: Sequence[Record]) -> NDArray[np.float64]:

@@ -96,26 +96,27 @@ def warnings(m: Measures) -> list[str]:
             "The driver sent requests late: these figures hold its own queue as well. More --processes,"
             " or another machine."
         )
+    if m.broken:
+        found.append(f"{m.broken:,} answers had begun and came to no good end.")
     if m.short_answers:
         found.append(f"{m.short_answers:,} answers ended before their length: the work is less than asked.")
     return found
 
 
 @contextmanager
-def live(total: int) -> Iterator[Watch | None]:
+def live(title: str, total: int) -> Iterator[Watch | None]:
     """What the driver may tell its progress; None where nobody watches."""
     console = Console(stderr=True)
     if not sys.stderr.isatty():
         yield None
         return
     with Live(console=console, refresh_per_second=4, transient=True) as screen:
-        yield lambda seconds, progress: screen.update(_line(total, seconds, progress))
+        yield lambda seconds, progress: screen.update(_line(title, total, seconds, progress))
 
 
-def _line(total: int, seconds: float, p: Progress) -> Table:
-    table = Table(
-        "seconds", "sent", "in flight", "answered", "failed", "tokens/s", "first token ms", "late ms"
-    )
+def _line(title: str, total: int, seconds: float, p: Progress) -> Table:
+    columns = ("seconds", "sent", "in flight", "answered", "failed", "tokens/s", "first token ms", "late ms")
+    table = Table(*columns, title=title, title_justify="left")
     table.add_row(
         f"{max(seconds, 0):.0f}",
         f"{p.sent:,} of {total:,}",

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtests.drive.records import Record, Run
+from loadtests.drive.records import MetricSample, Record, Run
 from loadtests.measure import Objective, Spread, fairness, measure
 from loadtests.measure.fairness import share_out
-from loadtests.measure.measures import in_flight_at, inter_token
+from loadtests.measure.figures import figures_of, known_figures, ratios
+from loadtests.measure.measures import counted, in_flight_at, inter_token
 
 
 def record(index: int, at: float, *messages: tuple[float, int], **options: Any) -> Record:
@@ -100,3 +101,29 @@ def test_fairness_sees_who_was_served_in_time() -> None:
 def test_a_run_without_requests_has_no_figures() -> None:
     with pytest.raises(ValueError, match="no figures"):
         measure(run_of())
+
+
+def test_counters_of_a_server_that_was_started_again() -> None:
+    looks = [MetricSample(float(at), {"loads": value}) for at, value in enumerate((5.0, 8.0, 1.0, 2.0))]
+    assert counted([*looks, MetricSample(4.0, {})], "loads") == 5.0
+    assert math.isnan(counted([], "loads"))
+
+
+def test_drift_is_the_end_over_the_beginning() -> None:
+    slower = [record(n, float(n), (0.1 + 0.1 * (n > 5), 1)) for n in range(9)]
+    assert measure(run_of(*slower, duration=9.0)).drift["first_token_p50"] == pytest.approx(2.0)
+
+
+def test_figures_have_names_that_bars_can_use() -> None:
+    figures = figures_of(measure(run_of(*(record(n, 0.0, (0.1, 1), (0.3, 1)) for n in range(2)))))
+    assert figures["first_token_p50_ms"] == pytest.approx(100) and figures["inter_token_mean_ms"] > 0
+    assert figures.keys() <= known_figures() and "first_token_p50_ms_ratio" in known_figures()
+    halved = ratios(figures, {**figures, "latency_p50_ms": 2 * figures["latency_p50_ms"]})
+    assert halved["latency_p50_ms_ratio"] == pytest.approx(0.5)
+    assert halved["first_token_p50_ms_ratio"] == pytest.approx(1.0)
+
+
+def test_an_answer_that_had_begun_and_broke() -> None:
+    broken = record(0, 0.0, (0.1, 1), outcome="unavailable")
+    refused = record(1, 0.0, asked_tokens=3)
+    assert measure(run_of(broken, refused)).broken == 1
