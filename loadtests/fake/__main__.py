@@ -4,9 +4,11 @@ import asyncio
 import gc
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from loadtests.fake import grpc_server
+from loadtests.fake import grpc_server, http_server
 from loadtests.fake.play import Play
 from loadtests.fake.script import Script
 
@@ -15,11 +17,22 @@ async def main(protocol: str, script: str, log: str) -> None:
     play = Play(Script.parse(script))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server, port = await grpc_server.start(play)
-    print(port, flush=True)
-    await stop.wait()
-    await server.stop(None)
+    async with _serving(protocol, play) as port:
+        print(port, flush=True)
+        await stop.wait()
     play.write(Path(log))
+
+
+@asynccontextmanager
+async def _serving(protocol: str, play: Play) -> AsyncIterator[int]:
+    if protocol == "http":
+        runner, port = await http_server.start(play)
+        yield port
+        await runner.cleanup()
+    else:
+        server, port = await grpc_server.start(play)
+        yield port
+        await server.stop(None)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class RunOptions:
     )
     metrics: str = option("", "address of the server's /metrics page, to be watched besides")
     keys: str = option("", "TOML file: tenant = key, sent as `authorization: Bearer`")
+    vocab_size: int = option(4096, "prompts of an HTTP target have ids below it", bounds=(16, float("inf")))
     scale: str = option("full", "full, or small for a CPU", choices=("full", "small"))
     seed: int = option(0, "of the workload", bounds=(0, float("inf")))
     processes: int = option(1, "of the driver", bounds=COUNT)
@@ -59,7 +60,13 @@ class RunOptions:
 
     def target_at(self, address: str) -> Target:
         keys = tomllib.loads(Path(self.keys).read_text()) if self.keys else {}
-        return GrpcTarget(address, timeout=self.timeout or None, keys=keys)
+        timeout = self.timeout or None
+        if not address.startswith(("http://", "https://")):
+            return GrpcTarget(address, timeout=timeout, keys=keys)
+        # Only for this target: who drives gRPC needs no HTTP client.
+        from loadtests.drive.http_target import HttpTarget
+
+        return HttpTarget(address, timeout=timeout, keys=keys, vocab_size=self.vocab_size)
 
     def drive_config(self, template: Path | None) -> DriveConfig:
         return DriveConfig(processes=self.processes, drain_seconds=self.drain, template=template)
