@@ -25,6 +25,11 @@ def run(name: str, options: RunOptions) -> int:
 def report(played: Played, options: RunOptions) -> None:
     print_measures(played.run, played.measures)
     rows = [(v.figure, f"{v.value:.4g}", str(v.bar), "pass" if v.is_met else "FAIL") for v in played.verdicts]
+    if options.html:
+        # Only for a page: matplotlib takes a second to come.
+        from loadtests.report.page import run_page
+
+        Path(options.html).write_text(run_page(played.run, played.measures, rows), encoding="utf-8")
     print_table("Bars", ("figure", "value", "goal", ""), rows)
     print(f"{played.scenario.name}: {'pass' if played.is_passed else 'FAIL'}")
     if options.out:

@@ -2,7 +2,7 @@
 
 import argparse
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lorikeet.cli.flags import add_flags, read_flags
 from lorikeet.cli.guard import require
@@ -11,9 +11,9 @@ SUMMARY = "measure a server under load, or steps, kernels and starts on this mac
 
 
 class Test(NamedTuple):
-    """A module whose `run` takes the words in `places` and the record made from the flags."""
+    """A function that takes the words in `places` and the record made from the flags."""
 
-    module: str
+    run: str
     config: str
     help: str
     places: tuple[tuple[str, str], ...] = ()
@@ -21,26 +21,40 @@ class Test(NamedTuple):
 
 TESTS = {
     "run": Test(
-        "loadtests.scenario.run",
+        "loadtests.scenario.run.run",
         "loadtests.scenario.options.RunOptions",
         "play a scenario against a server: pass or fail",
         (("scenario", "its name, or a TOML file (`lorikeet loadtest scenarios` lists them)"),),
     ),
     "scenarios": Test(
-        "loadtests.scenario.list", "loadtests.scenario.list.ListOptions", "list the scenarios that there are"
+        "loadtests.scenario.list.run",
+        "loadtests.scenario.list.ListOptions",
+        "list the scenarios that there are",
+    ),
+    "report": Test(
+        "loadtests.report.commands.report",
+        "loadtests.report.commands.ReportOptions",
+        "show a run again from its raw results",
+        (("file", "what `--out` wrote"),),
+    ),
+    "compare": Test(
+        "loadtests.report.commands.compare_runs",
+        "loadtests.report.commands.ReportOptions",
+        "hold two runs of one load against each other: exit code 1 if something is worse",
+        (("before", "raw results of the first run"), ("after", "of the second")),
     ),
     "step": Test(
-        "loadtests.step",
+        "loadtests.step.run",
         "loadtests.step_config.StepConfig",
         "time of a decode step for each batch, base and mix of adapters",
     ),
     "kernels": Test(
-        "loadtests.kernels",
+        "loadtests.kernels.run",
         "loadtests.kernels.KernelConfig",
         "time of each kernel beside bitsandbytes, cuBLAS and the floor",
     ),
     "start": Test(
-        "loadtests.start", "loadtests.start.StartConfig", "time of an engine from nothing to ready"
+        "loadtests.start.run", "loadtests.start.StartConfig", "time of an engine from nothing to ready"
     ),
 }
 
@@ -68,10 +82,9 @@ def run(args: argparse.Namespace) -> int:
     add_flags(parser, config)
     chosen = parser.parse_args(args.arguments)
     words = [getattr(chosen, place) for place, _ in test.places]
-    return int(import_module(test.module).run(*words, read_flags(config, chosen)))
+    return int(_find(test.run)(*words, read_flags(config, chosen)))
 
 
-def _find(path: str) -> type:
+def _find(path: str) -> Any:
     module, _, name = path.rpartition(".")
-    found: type = getattr(import_module(module), name)
-    return found
+    return getattr(import_module(module), name)
