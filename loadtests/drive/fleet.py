@@ -59,7 +59,16 @@ def drive(
         fleet.close()
     records: list[Record] = sorted((r for each in done for r in each.records), key=lambda r: r.index)
     uploads: list[UploadRecord] = [u for each in done for u in each.uploads]
-    return Run(workload.name, target.title, workload.seed, workload.duration, started_at, records, uploads)
+    return Run(
+        name=workload.name,
+        target=target.title,
+        seed=workload.seed,
+        duration=workload.duration,
+        started_at=started_at,
+        records=records,
+        uploads=uploads,
+        cpu_seconds=sum(each.cpu_seconds for each in done),
+    )
 
 
 def _shard(workload: Workload, target: Target, config: DriveConfig, number: int) -> Shard:

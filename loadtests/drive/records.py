@@ -103,7 +103,7 @@ class MetricSample:
 
 @dataclass
 class Run:
-    """duration: in which requests were due; started_at: seconds of the epoch."""
+    """duration: in which requests were due; started_at: of the epoch; cpu_seconds: the driver's own."""
 
     name: str
     target: str
@@ -114,3 +114,4 @@ class Run:
     uploads: list[UploadRecord] = field(default_factory=list)
     metrics: list[MetricSample] = field(default_factory=list)
     weights: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: float = 0.0

@@ -12,7 +12,7 @@ from loadtests.figures import LoadTestError, finite
 
 SUFFIXES = (".jsonl", ".parquet")
 _NAN_FIELDS = ("sent", "end", "load_seconds")
-_HEAD = ("name", "target", "seed", "duration", "started_at", "weights")
+_HEAD = ("name", "target", "seed", "duration", "started_at", "weights", "cpu_seconds")
 
 
 def save(run: Run, file: Path) -> None:

@@ -41,6 +41,7 @@ class Ready:
 class Done:
     records: list[Record]
     uploads: list[UploadRecord]
+    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,11 @@ async def _run(pipe: Pipe, shard: Shard, connection: Connection, served: Served,
         folders=Variants(shard.template) if shard.template else _no_folders,
         drain_seconds=shard.drain_seconds,
     )
+    before = time.process_time()
     telling = asyncio.create_task(_tell(pipe, loop))
     try:
-        return Done(*await loop.run(shard.requests, shard.uploads))
+        records, uploads = await loop.run(shard.requests, shard.uploads)
+        return Done(records, uploads, time.process_time() - before)
     finally:
         telling.cancel()
 

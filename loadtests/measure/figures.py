@@ -41,6 +41,7 @@ def figures_of(m: Measures) -> dict[str, float]:
         "unfinished": float(m.outcomes.get("unfinished", 0)),
         "cold_share": m.cold_share,
         "adapter_loads": m.adapter_loads,
+        "driver_cores": m.driver_cores,
         "broken": float(m.broken),
         "short_answers": float(m.short_answers),
         "most_in_flight": float(m.most_in_flight),

@@ -42,6 +42,7 @@ class Measures:
     inter_token: a sample for each token after an answer's first message: the message's gap over its tokens.
     cold_share: of those answers of which the server says so, the part that had to wait for its adapter.
     adapter_loads: that the server counted; nan if nobody watched its metrics.
+    driver_cores: processors that the driver itself kept busy, on average.
     broken: answers that had begun and came to no good end.
     longest_gap: of each answer, the longest time between two messages.
     drift: medians of the last third of the time over those of the first.
@@ -63,6 +64,7 @@ class Measures:
     token_throughput: float
     cold_share: float
     adapter_loads: float
+    driver_cores: float
     short_answers: int
     broken: int
     most_in_flight: int
@@ -109,6 +111,7 @@ def measure(run: Run, objective: Objective | None = None) -> Measures:
         token_throughput=sum(fair.served.values()) / run.duration,
         cold_share=sum(colds) / len(colds) if colds else math.nan,
         adapter_loads=counted(run.metrics, "adapter_loads_total"),
+        driver_cores=run.cpu_seconds / max(run.duration, *(r.end for r in ok), 1e-9),
         short_answers=sum(record.tokens < record.asked_tokens for record in ok),
         broken=sum(not record.is_ok and len(record.times) > 0 for record in run.records),
         most_in_flight=int(in_flight[1].max(initial=0)),

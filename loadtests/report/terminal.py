@@ -69,6 +69,7 @@ def facts(m: Measures) -> dict[str, str]:
         "outcomes": counts(m.outcomes),
         "at once, at most": f"{m.most_in_flight:,}",
         "not ended when the last was due": f"{m.backlog:,}",
+        "the driver itself": f"{m.driver_cores:.2f} of a core",
     }
     if not math.isnan(m.cold_share):
         told["found their adapter cold"] = f"{m.cold_share:.2%}"

@@ -43,6 +43,11 @@ TESTS = {
         "hold two runs of one load against each other: exit code 1 if something is worse",
         (("before", "raw results of the first run"), ("after", "of the second")),
     ),
+    "selftest": Test(
+        "loadtests.selftest.run",
+        "loadtests.selftest.SelfTestOptions",
+        "measure the driver itself against a server whose delays are known",
+    ),
     "step": Test(
         "loadtests.step.run",
         "loadtests.step_config.StepConfig",
