@@ -1,7 +1,7 @@
 """Two runs of the same load, and whether they differ by more than chance.
 
 Neighbouring requests share a queue, so they are no independent samples: whole stretches of time are drawn
-anew, the same ones of both runs. A figure has changed if 95 of 100 such draws say so, and it is worth a word.
+anew, the same ones of both runs. A figure has changed if 99 of 100 such draws say so, and it is worth a word.
 """
 
 import math
@@ -15,8 +15,9 @@ from loadtests.drive.records import Record, Run
 from loadtests.figures import LoadTestError
 
 BLOCKS = 20
-DRAWS = 500
-CONFIDENCE = 0.95
+DRAWS = 1000
+# Ten figures are looked at: at 95 of 100 one of them would cry wolf in every second comparison.
+CONFIDENCE = 0.99
 # Smaller changes are no news.
 LEAST_CHANGE = 0.03
 
@@ -25,7 +26,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Change:
-    """of: the second run's figure over the first's; low, high: where it lies in 95 of 100 draws."""
+    """of: the second run's figure over the first's; low, high: where it lies in 99 of 100 draws."""
 
     figure: str
     before: float

@@ -52,7 +52,7 @@ def comparison_page(
     return _page(f"{before.name}, twice", "\n".join(subtitles), parts)
 
 
-CHANGE_COLUMNS = ("figure", "A", "B", "B over A", "95 of 100 draws", "")
+CHANGE_COLUMNS = ("figure", "A", "B", "B over A", "99 of 100 draws", "")
 
 
 def change_row(change: Change) -> Row:

@@ -58,8 +58,8 @@ def play(scenario: Scenario, place: Place, options: RunOptions, screen: Screen) 
     quiet = _baseline(scenario, workload, options.seed)
     both = [each for each in (quiet, workload) if each is not None]
     if place.template is not None:
-        _provision_all(both, place)
-    runs = [_run(each, scenario, place, options, screen) for each in both]
+        provision_all(both, place)
+    runs = [run_once(each, scenario, place, options, screen) for each in both]
     return _judge(scenario, runs)
 
 
@@ -72,7 +72,7 @@ def _baseline(scenario: Scenario, workload: Workload, seed: int) -> Workload | N
     return replace(workload, name=f"{workload.name}, {scenario.focus} alone", requests=alone)
 
 
-def _provision_all(workloads: Sequence[Workload], place: Place) -> None:
+def provision_all(workloads: Sequence[Workload], place: Place) -> None:
     """Once for all: a name that two of them ask for is one adapter."""
     assert place.template is not None, "there is something to make adapters from"
     asked = {(r.tenant, r.adapter): r for w in workloads for r in w.requests}
@@ -81,7 +81,9 @@ def _provision_all(workloads: Sequence[Workload], place: Place) -> None:
     provision(together, place.target, place.template)
 
 
-def _run(workload: Workload, scenario: Scenario, place: Place, options: RunOptions, screen: Screen) -> Run:
+def run_once(
+    workload: Workload, scenario: Scenario, place: Place, options: RunOptions, screen: Screen
+) -> Run:
     with ExitStack() as stack:
         scraper = stack.enter_context(Scraper(place.metrics)) if place.metrics else None
         is_baseline = workload.name != scenario.workload.name

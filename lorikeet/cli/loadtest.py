@@ -31,6 +31,17 @@ TESTS = {
         "loadtests.scenario.list.ListOptions",
         "list the scenarios that there are",
     ),
+    "capacity": Test(
+        "loadtests.scenario.capacity.run",
+        "loadtests.scenario.capacity.CapacityOptions",
+        "find the highest rate at which a scenario keeps its objective",
+        (("scenario", "its name, or a TOML file"),),
+    ),
+    "plan": Test(
+        "loadtests.plan.command.run",
+        "loadtests.plan.options.PlanOptions",
+        "estimate from measured steps whether a load fits a device",
+    ),
     "report": Test(
         "loadtests.report.commands.report",
         "loadtests.report.commands.ReportOptions",

@@ -1,8 +1,6 @@
 """Figures of records written by hand."""
 
 import math
-from array import array
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,18 +10,7 @@ from loadtests.measure import Objective, Spread, fairness, measure
 from loadtests.measure.fairness import share_out
 from loadtests.measure.figures import figures_of, known_figures, ratios
 from loadtests.measure.measures import counted, in_flight_at, inter_token
-
-
-def record(index: int, at: float, *messages: tuple[float, int], **options: Any) -> Record:
-    """Messages: seconds after it was due, tokens."""
-    asked = options.pop("asked_tokens", sum(count for _, count in messages))
-    made = Record(index, "t", "a", 10, asked, at, sent=at)
-    made.times = array("d", [at + after for after, _ in messages])
-    made.counts = array("I", [count for _, count in messages])
-    made.end, made.outcome = made.times[-1] if messages else math.nan, "ok" if messages else "unavailable"
-    for name, value in options.items():
-        setattr(made, name, value)
-    return made
+from tests.loadtests.measure.records import record
 
 
 def run_of(*records: Record, duration: float = 10.0, **weights: float) -> Run:
