@@ -16,7 +16,7 @@ from loadtests.figures import LoadTestError
 
 BLOCKS = 20
 DRAWS = 1000
-# Ten figures are looked at: at 95 of 100 one of them would cry wolf in every second comparison.
+# Ten figures are looked at in one comparison, and chance must not find one of them.
 CONFIDENCE = 0.99
 # Smaller changes are no news.
 LEAST_CHANGE = 0.03

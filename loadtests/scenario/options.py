@@ -55,6 +55,8 @@ class RunOptions:
         for name in ("names", "keys"):
             if (file := getattr(self, name)) and not Path(file).is_file():
                 problems.append(f"{name} {file}: there is no such file")
+        if self.names and (self.serve or self.adapter):
+            problems.append("names are for adapters that are there: without --serve and --adapter")
         if problems:
             raise ValueError("; ".join(problems))
 

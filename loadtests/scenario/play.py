@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from loadtests.drive.fleet import Watch, drive
 from loadtests.drive.records import Run
@@ -84,6 +85,8 @@ def provision_all(workloads: Sequence[Workload], place: Place) -> None:
 def run_once(
     workload: Workload, scenario: Scenario, place: Place, options: RunOptions, screen: Screen
 ) -> Run:
+    if options.names:
+        workload = workload.renamed(Path(options.names).read_text().split())
     with ExitStack() as stack:
         scraper = stack.enter_context(Scraper(place.metrics)) if place.metrics else None
         is_baseline = workload.name != scenario.workload.name

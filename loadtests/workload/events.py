@@ -56,6 +56,12 @@ class Workload:
             wanted.setdefault(tenant, []).append(adapter)
         return wanted
 
+    def renamed(self, names: list[str]) -> Self:
+        """With adapters that are there: the first name for the first of the workload's, and round again."""
+        own = sorted({r.adapter for r in self.requests if r.adapter})
+        given = {adapter: names[number % len(names)] for number, adapter in enumerate(own)} | {"": ""}
+        return replace(self, requests=tuple(replace(r, adapter=given[r.adapter]) for r in self.requests))
+
     def at_rate(self, rate: float) -> Self:
         """The same events in the same order, closer together or further apart."""
         factor = self.rate / rate

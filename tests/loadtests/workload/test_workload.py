@@ -71,6 +71,14 @@ def test_another_rate_keeps_the_order() -> None:
     assert [r.adapter for r in faster.requests] == [r.adapter for r in workload.requests]
 
 
+def test_adapters_that_are_there_stand_for_the_workloads() -> None:
+    before = make(replace(SPEC, tenants=(Tenant(),)))
+    after = before.renamed(["mine", "yours"])
+    pairs = {(b.adapter, a.adapter) for b, a in zip(before.requests, after.requests, strict=True)}
+    names = ["mine", "yours", "mine"]
+    assert pairs == {("", ""), *((f"load-default-{n:04d}", name) for n, name in enumerate(names))}
+
+
 def test_a_trace_says_what_it_knows_and_the_rest_is_drawn(tmp_path: Path) -> None:
     rows = [{"at": 5.0, "adapter": "mine", "answer_tokens": 3}, {"at": 6.5, "prompt_tokens": 11}]
     (file := tmp_path / "trace.jsonl").write_text("\n".join(map(json.dumps, rows)))
