@@ -18,7 +18,7 @@ install: $(READY)  ## Make .venv with everything in it
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[server,training,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[server,training,loadtests,dev]'
 	touch $@
 
 demo: install  ## Train three skills, serve them at once, show what they learned

@@ -23,7 +23,8 @@ from training.demo.skills import RECIPES
 
 ROOT = Path(__file__).parent.parent
 # The order in which a reader would meet them; operators.md deletes what the others use.
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("training", "merge", "applications", "operators"))]
+NAMES = ["training", "merge", "applications", "loadtests", "operators"]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 OTHERS = ["docs/internals.md", "docs/performance.md", "docs/reliability.md"]
 MICRO = BaseRecipe(
     num_documents=300, vocab_size=512, schedule=Schedule(num_steps=5, batch_size=4, row_length=64)

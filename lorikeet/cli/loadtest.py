@@ -1,38 +1,106 @@
-"""`lorikeet loadtest`: measures on this machine, without a server."""
+"""`lorikeet loadtest`: measures a server under load, and steps, kernels and starts on this machine."""
 
 import argparse
+from importlib import import_module
+from typing import Any, NamedTuple
 
 from lorikeet.cli.flags import add_flags, read_flags
 from lorikeet.cli.guard import require
 
-SUMMARY = "measure steps, kernels and starts on this machine"
+SUMMARY = "measure a server under load, or steps, kernels and starts on this machine"
+
+
+class Test(NamedTuple):
+    """A function that takes the words in `places` and the record made from the flags."""
+
+    run: str
+    config: str
+    help: str
+    places: tuple[tuple[str, str], ...] = ()
+
+
+TESTS = {
+    "run": Test(
+        "loadtests.scenario.run.run",
+        "loadtests.scenario.options.RunOptions",
+        "play a scenario against a server: pass or fail",
+        (("scenario", "its name, or a TOML file (`lorikeet loadtest scenarios` lists them)"),),
+    ),
+    "scenarios": Test(
+        "loadtests.scenario.list.run",
+        "loadtests.scenario.list.ListOptions",
+        "list the scenarios that there are",
+    ),
+    "capacity": Test(
+        "loadtests.scenario.capacity.run",
+        "loadtests.scenario.capacity.CapacityOptions",
+        "find the highest rate at which a scenario keeps its objective",
+        (("scenario", "its name, or a TOML file"),),
+    ),
+    "plan": Test(
+        "loadtests.plan.command.run",
+        "loadtests.plan.options.PlanOptions",
+        "estimate from measured steps whether a load fits a device",
+    ),
+    "report": Test(
+        "loadtests.report.commands.report",
+        "loadtests.report.commands.ReportOptions",
+        "show a run again from its raw results",
+        (("file", "what `--out` wrote"),),
+    ),
+    "compare": Test(
+        "loadtests.report.commands.compare_runs",
+        "loadtests.report.commands.ReportOptions",
+        "hold two runs of one load against each other: exit code 1 if something is worse",
+        (("before", "raw results of the first run"), ("after", "of the second")),
+    ),
+    "selftest": Test(
+        "loadtests.selftest.run",
+        "loadtests.selftest.SelfTestOptions",
+        "measure the driver itself against a server whose delays are known",
+    ),
+    "step": Test(
+        "loadtests.step.run",
+        "loadtests.step_config.StepConfig",
+        "time of a decode step for each batch, base and mix of adapters",
+    ),
+    "kernels": Test(
+        "loadtests.kernels.run",
+        "loadtests.kernels.KernelConfig",
+        "time of each kernel beside bitsandbytes, cuBLAS and the floor",
+    ),
+    "start": Test(
+        "loadtests.start.run", "loadtests.start.StartConfig", "time of an engine from nothing to ready"
+    ),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One parser for each test."""
+    """The test's name; its own arguments are read once it is known, since some tests import torch."""
     require("server", "adapters", "loadtests")
-    from loadtests.kernels import KernelConfig
-    from loadtests.start import StartConfig
-    from loadtests.step_config import StepConfig
-
-    tests = parser.add_subparsers(dest="test", required=True, metavar="TEST")
-    for name, config, text in (
-        ("step", StepConfig, "time of a decode step for each batch, base and mix of adapters"),
-        ("kernels", KernelConfig, "time of each kernel beside bitsandbytes, cuBLAS and the floor"),
-        ("start", StartConfig, "time of an engine from nothing to ready"),
-    ):
-        test = tests.add_parser(name, help=text, description=text + ".", allow_abbrev=False)
-        test.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        add_flags(test, config)
+    width = max(map(len, TESTS))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "tests:\n" + "\n".join(f"  {name:<{width}}  {test.help}" for name, test in TESTS.items())
+    parser.add_argument("test", choices=TESTS, metavar="TEST", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the chosen test."""
-    from loadtests import kernels, start, step
-    from loadtests.step_config import StepConfig
+    test = TESTS[args.test]
+    config = _find(test.config)
+    parser = argparse.ArgumentParser(
+        prog=f"lorikeet loadtest {args.test}", description=test.help + ".", allow_abbrev=False
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    for place, text in test.places:
+        parser.add_argument(place, metavar=place.upper(), help=text)
+    add_flags(parser, config)
+    chosen = parser.parse_args(args.arguments)
+    words = [getattr(chosen, place) for place, _ in test.places]
+    return int(_find(test.run)(*words, read_flags(config, chosen)))
 
-    if args.test == "step":
-        return step.run(read_flags(StepConfig, args))
-    if args.test == "start":
-        return start.run(read_flags(start.StartConfig, args))
-    return kernels.run(read_flags(kernels.KernelConfig, args))
+
+def _find(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)

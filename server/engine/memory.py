@@ -6,6 +6,7 @@ import psutil
 import torch
 
 from server.engine.config import EngineConfig
+from server.model.config import ModelConfig
 from server.model.decoder import Decoder
 
 # What the KV cache may take of the memory that is left; the rest is for what nobody can foresee.
@@ -56,8 +57,8 @@ def plan_memory(config: EngineConfig, decoder: Decoder, max_context: int, step_t
         # What loading has left behind is room again.
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(like.device)
-        adapters = _adapter_bytes(config, decoder, free)
-        workspace = _workspace_bytes(config, decoder, step_tokens)
+        adapters = adapter_bytes(config, c, like.element_size(), free)
+        workspace = workspace_bytes(config, c, like.element_size(), step_tokens)
         left = int((free - adapters - workspace) * CACHE_SHARE)
         name = torch.cuda.get_device_name(like.device)
     else:
@@ -85,24 +86,29 @@ def plan_memory(config: EngineConfig, decoder: Decoder, max_context: int, step_t
     )
 
 
-def _adapter_bytes(config: EngineConfig, decoder: Decoder, free: int) -> int:
-    """As configured; else every slot at the usual rank, or one adapter at the highest; a quarter at most."""
+def adapter_bytes(config: EngineConfig, model: ModelConfig, size: int, free: int) -> int:
+    """As configured; else every slot at the usual rank, or one adapter at the highest; a quarter at most.
+
+    size: bytes of an element of activations and adapters.
+    """
     if config.adapter_memory:
         return config.adapter_memory
-    shapes = decoder.config.linear_shapes().values()
-    rank_bytes = sum(rows + width for rows, width in shapes) * decoder.embedding.element_size()
-    wanted = max(config.adapter_slots * USUAL_RANK, config.max_rank) * rank_bytes
+    wanted = max(config.adapter_slots * USUAL_RANK, config.max_rank) * rank_bytes(model, size)
     return min(wanted, free // 4)
 
 
-def _workspace_bytes(config: EngineConfig, decoder: Decoder, step_tokens: int) -> int:
+def rank_bytes(model: ModelConfig, size: int) -> int:
+    """Of one rank of an adapter of all linears."""
+    return sum(rows + width for rows, width in model.linear_shapes().values()) * size
+
+
+def workspace_bytes(config: EngineConfig, model: ModelConfig, size: int, step_tokens: int) -> int:
     """The tensors that are alive at once in the largest step, and what libraries keep."""
-    shapes, c = decoder.config.linear_shapes().values(), decoder.config
-    size = decoder.embedding.element_size()
-    widest = max(rows for rows, _ in shapes) * 4 + 6 * c.hidden_size
+    shapes = model.linear_shapes().values()
+    widest = max(rows for rows, _ in shapes) * 4 + 6 * model.hidden_size
     largest_weight = 2 * max(rows * width for rows, width in shapes)
     # Sampling works on a few copies of the logits in float32.
-    logits = config.max_running * c.vocab_size * 4 * 8
+    logits = config.max_running * model.vocab_size * 4 * 8
     return step_tokens * widest * size + largest_weight * size + logits + LIBRARIES_BYTES
 
 

@@ -19,7 +19,7 @@ from server.kernels.compile_cache import cache_folder, cached
 from server.kernels.device import processors
 
 SOURCES = Path(__file__).parent / "cuda"
-# A kernel's configuration is filled in and handed over as one: threads beside the engine's launch some of them too.
+# A kernel's configuration is filled in and handed over as one: not only the engine's thread launches some.
 _launching = Lock()
 
 

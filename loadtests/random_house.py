@@ -1,0 +1,56 @@
+"""A base and an adapter of random weights on disk, for servers that are started to be measured."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
+
+from loadtests.start import write_base
+from loadtests.synthetic import ADAPTER_SPREAD, config_of
+
+UNKNOWN = "t0"
+
+
+def write_house(model: str, rank: int, folder: Path) -> tuple[Path, Path]:
+    """The folders of base and adapter."""
+    base, adapter = folder / "base", folder / "adapter"
+    write_base(model, base)
+    write_tokenizer(config_of(model).vocab_size, base)
+    write_adapter(model, rank, adapter)
+    return base, adapter
+
+
+def write_tokenizer(vocab_size: int, folder: Path) -> None:
+    """A word for each id."""
+    words = WordLevel({f"t{number}": number for number in range(vocab_size)}, unk_token=UNKNOWN)
+    tokenizer = Tokenizer(words)
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="t1").save_pretrained(folder)
+
+
+def write_adapter(model: str, rank: int, folder: Path) -> None:
+    """Of all linears, as PEFT would save it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(0)
+    tensors, targets = {}, set()
+    for name, (rows, width) in config_of(model).linear_shapes().items():
+        targets.add(name.rpartition(".")[2])
+        for part, shape in (("lora_A", (rank, width)), ("lora_B", (rows, rank))):
+            drawn = torch.randn(*shape, generator=generator) * ADAPTER_SPREAD
+            tensors[f"base_model.model.{name}.{part}.weight"] = drawn.bfloat16()
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": model,
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": sorted(targets),
+        "bias": "none",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
