@@ -17,10 +17,12 @@ from server.model.config import ModelConfig
 
 @dataclass
 class Placed:
-    """An adapter on the device. `landed` is None once its copy is done."""
+    """An adapter on the device, in a slot's generation. `landed` is None once its copy is done."""
 
     blob: AdapterBlob
     num_bytes: int
+    slot: int = 0
+    generation: int = 0
     landed: "torch.cuda.Event | None" = None
     # (start, length) of what it takes of the arena, in units of ALIGNMENT elements.
     extents: tuple[tuple[int, int], ...] = ()
@@ -41,7 +43,7 @@ class DeviceMemory(Protocol):
     def fits(self, blob: AdapterBlob, without: list[Placed]) -> bool:
         """Whether it could be placed if those were removed."""
 
-    def place(self, slot: int, blob: AdapterBlob) -> Placed | None:
+    def place(self, slot: int, blob: AdapterBlob, generation: int = 0) -> Placed | None:
         """Begins to copy; None if there is no room."""
 
     def remove(self, placed: Placed) -> None:
@@ -63,8 +65,8 @@ class HostMemory:
     def fits(self, blob: AdapterBlob, without: list[Placed]) -> bool:
         return True
 
-    def place(self, slot: int, blob: AdapterBlob) -> Placed | None:
-        return Placed(blob, blob.num_bytes)
+    def place(self, slot: int, blob: AdapterBlob, generation: int = 0) -> Placed | None:
+        return Placed(blob, blob.num_bytes, slot, generation)
 
     def remove(self, placed: Placed) -> None:
         return
@@ -98,14 +100,17 @@ class Arena:
             extents.give_back(start, length)
         return extents.take(_lengths(blob)) is not None
 
-    def place(self, slot: int, blob: AdapterBlob) -> Placed | None:
+    def place(self, slot: int, blob: AdapterBlob, generation: int = 0) -> Placed | None:
         lengths = _lengths(blob)
         starts = self._extents.take(lengths)
         if starts is None:
             return None
         moved = blob.moved(self.memory.weights, [start * ALIGNMENT for start in starts])
         extents = tuple(zip(starts, lengths, strict=True))
-        return Placed(moved, blob.num_bytes, self._copy(slot, blob, moved, extents), extents)
+        places = moved.places(self._num_layers)
+        places[0, 0, 3] = generation
+        landed = self._copy(slot, blob, places, extents)
+        return Placed(moved, blob.num_bytes, slot, generation, landed, extents)
 
     def remove(self, placed: Placed) -> None:
         for start, length in placed.extents:
@@ -113,11 +118,13 @@ class Arena:
 
     def check(self, placed: list[Placed]) -> None:
         self._extents.check([extent for each in placed for extent in each.extents])
+        held = self.memory.places[:, 0, 0, 3].tolist()
+        wrong = [p.slot for p in placed if p.is_resident() and held[p.slot] != p.generation]
+        assert not wrong, f"slots {wrong} hold other generations on the device than in the books"
 
     def _copy(
-        self, slot: int, blob: AdapterBlob, moved: AdapterBlob, extents: tuple[tuple[int, int], ...]
+        self, slot: int, blob: AdapterBlob, places: torch.Tensor, extents: tuple[tuple[int, int], ...]
     ) -> "torch.cuda.Event | None":
-        places = moved.places(self._num_layers)
         if self._stream is None:
             self._write(slot, blob, places, extents)
             return None

@@ -150,10 +150,15 @@ class Scheduler:
 
     def check(self) -> None:
         """Running sequences hold blocks and slots, each its own adapter's, and nobody else does."""
-        wrong = [s.id for s in self.running if self.slots.slot_of(s.request.adapter) != s.slot]
+        wrong = [s.id for s in self.running if not self._is_in_place(s)]
         assert not wrong, f"sequences {wrong} run in slots that are not their adapters'"
         self.blocks.check([s.blocks for s in self.running])
         self.slots.check(dict(Counter(s.request.adapter for s in self.running if s.request.adapter)))
+
+    def _is_in_place(self, sequence: Sequence) -> bool:
+        adapter = sequence.request.adapter
+        held = self.slots.slot_of(adapter), self.slots.generation_of(adapter)
+        return held == (sequence.slot, sequence.generation)
 
     def _has_blocks(self, sequence: Sequence) -> bool:
         """Whether all its tokens and one more fit, with what the prefix cache holds of them."""
@@ -175,6 +180,7 @@ class Scheduler:
         self.queue.enter(request.tenant)
         self.running.append(sequence)
         sequence.slot = slot
+        sequence.generation = self.slots.generation_of(request.adapter) or 0
         sequence.blocks = self.blocks.match(self._reusable(sequence))
         sequence.computed = len(sequence.blocks) * self.blocks.block_size
         if sequence.first_scheduled_at is None:

@@ -28,6 +28,8 @@ class Sequence:
     # Chained digests of the full blocks seen so far; the chain starts at the tenant's and adapter's salt.
     block_hashes: list[bytes] = field(default_factory=list)
     slot: int | None = None
+    # Of the slot, when it was taken hold of.
+    generation: int = 0
     # The row, among those that the step under way samples, of the token that is UNKNOWN.
     pending_row: int = 0
     # Seconds of the monotonic clock.

@@ -10,6 +10,7 @@ Slot 0 is the base: always resident, nothing to hold.
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import count
 
 from adapters.errors import InvalidAdapter
 from server.engine.device_memory import DeviceMemory, HostMemory, Placed
@@ -27,11 +28,15 @@ class AdapterUnavailable(Exception):
 
 @dataclass
 class Occupant:
-    """What stands in a slot. `awaited`: brought for a sequence that has not taken hold of it yet."""
+    """What stands in a slot. `awaited`: brought for a sequence that has not taken hold of it yet.
+
+    generation: of this bringing; no two have the same, so a slot that was taken anew is told from the old one.
+    """
 
     digest: str
     slot: int
     placed: Placed
+    generation: int
     holds: int = 0
     awaited: bool = True
 
@@ -45,6 +50,7 @@ class AdapterSlots:
         self._host = host
         self._memory = memory or HostMemory()
         self._free = list(range(num_slots, 0, -1))
+        self._generations = count(1)
         # Least recently used first.
         self._occupants: OrderedDict[str, Occupant] = OrderedDict()
 
@@ -98,6 +104,13 @@ class AdapterSlots:
         occupant = self._occupants.get(digest)
         return occupant.slot if occupant is not None and occupant.holds else None
 
+    def generation_of(self, digest: str) -> int | None:
+        """Of the slot in which a held adapter stands; 0 is the base's; None if nobody holds it."""
+        if not digest:
+            return 0
+        occupant = self._occupants.get(digest)
+        return occupant.generation if occupant is not None and occupant.holds else None
+
     def poll(self) -> None:
         """Takes in what the readers have brought since the last turn."""
         self._host.settle()
@@ -141,14 +154,15 @@ class AdapterSlots:
         self._require_fit(blob)
         if not self._has_room(blob):
             return None
+        generation = next(self._generations)
         while True:
-            placed = self._memory.place(self._free[-1], blob) if self._free else None
+            placed = self._memory.place(self._free[-1], blob, generation) if self._free else None
             if placed is not None:
                 break
             if not self._evict():
                 return None
         self.num_loads += 1
-        self._occupants[digest] = Occupant(digest, self._free.pop(), placed)
+        self._occupants[digest] = Occupant(digest, self._free.pop(), placed, generation)
         return self._occupants[digest]
 
     def _require_fit(self, blob: AdapterBlob) -> None:

@@ -273,3 +273,14 @@ def test_a_packed_step_says_what_the_plain_one_says(seed: int, number: int, long
 def test_a_padded_step_has_the_layout_of_its_bucket(seed: int, number: int, spare: int) -> None:
     chosen, bucket = make_chosen(random.Random(seed), number, 1, 4), min(number + spare, 64)
     assert check_pack(chosen, 4, bucket) == decode_layout(bucket, any(c.sequence.slot for c in chosen))
+
+
+def test_a_slot_that_the_device_holds_for_another_generation_is_noticed() -> None:
+    slots, arena = make_slots(40, ["1-8", "2-8"], num_slots=1)
+    assert (slots.acquire("1-8"), slots.generation_of("1-8")) == (1, 1)
+    slots.release("1-8")
+    assert (slots.acquire("2-8"), slots.generation_of("2-8"), slots.generation_of("1-8")) == (1, 2, None)
+    slots.check({"2-8": 1})
+    arena.memory.places[1, 0, 0, 3] = 1
+    with pytest.raises(AssertionError, match="other generations on the device"):
+        slots.check({"2-8": 1})

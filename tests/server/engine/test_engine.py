@@ -147,7 +147,8 @@ def test_a_sequence_that_makes_the_step_raise_fails_alone(
     assert driven.failures[victim].reason == "internal"
 
 
-def test_a_sequence_in_another_adapters_slot_stops_the_engine(zoo: Any) -> None:
+@pytest.mark.parametrize("mistaken", ["slot", "generation"])
+def test_a_sequence_in_another_adapters_slot_stops_the_engine(zoo: Any, mistaken: str) -> None:
     driven = drive(zoo.base, zoo.store)
     for digest in ("rank4", "rank8-rs"):
         driven.submit(PROMPT, zoo.digests[digest], max_new_tokens=50)
@@ -155,7 +156,7 @@ def test_a_sequence_in_another_adapters_slot_stops_the_engine(zoo: Any) -> None:
     while len(scheduler.running) < 2:
         driven.step()
     first, second = scheduler.running
-    first.slot, second.slot = second.slot, first.slot
+    setattr(first, mistaken, getattr(second, mistaken))
     with pytest.raises(AssertionError, match="slots that are not their adapters'"):
         driven.step()
 
