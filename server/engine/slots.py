@@ -30,7 +30,7 @@ class AdapterUnavailable(Exception):
 class Occupant:
     """What stands in a slot. `awaited`: brought for a sequence that has not taken hold of it yet.
 
-    generation: of this bringing; no two have the same, so a slot that was taken anew is told from the old one.
+    generation: of this bringing; no two have the same, so a slot taken anew is told from the old one.
     """
 
     digest: str

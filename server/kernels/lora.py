@@ -38,8 +38,8 @@ class AdapterMemory:
     """All adapters on the device, for kernels that find an adapter by its slot.
 
     weights: [elements]. places: int32 [slots + 1, layers, 7, 4]: for q, k, v, o, gate, up, down of a layer
-    (a_at, b_at, rank, 0), offsets in units of 8 elements; rank 0 where the adapter leaves the linear alone. The
-    last number of a slot's first row is its generation.
+    (a_at, b_at, rank, 0), offsets in units of 8 elements; rank 0 where the adapter leaves the linear alone.
+    The last number of a slot's first row is its generation.
     A is [rank, in] and B [out, rank rounded up to 8], both row-major, the scale folded into B.
     max_rank: no adapter's rank is higher.
     """
