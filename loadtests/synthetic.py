@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 
 from adapters.normal import LowRank
 from server.kernels import int8, nf4
-from server.model.adapter import AdapterBlob, make_blob
+from server.model.adapter import AdapterBlob, Allocate, make_blob
 from server.model.config import ModelConfig
 from server.model.decoder import Decoder, Layer
 from server.model.layers import DenseWeight, Linear, Rotary, Weight
@@ -154,6 +154,10 @@ class RandomAdapters:
         """Of one adapter."""
         return self._blob.num_bytes
 
-    def __call__(self, digest: str) -> AdapterBlob:
-        turned = AdapterBlob(self._blob.flat.roll(4099 * int(digest)), self._blob.pairs)
-        return turned.pinned() if self._is_pinned else turned
+    def __call__(self, digest: str, allocate: Allocate | None = None) -> AdapterBlob:
+        flat = self._blob.flat.roll(4099 * int(digest))
+        if allocate is not None:
+            flat = allocate(flat.numel(), flat.dtype).copy_(flat)
+        elif self._is_pinned:
+            flat = flat.pin_memory()
+        return AdapterBlob(flat, self._blob.pairs)

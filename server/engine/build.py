@@ -3,15 +3,17 @@
 import logging
 import os
 import time
-from collections.abc import Callable
 
 import torch
 
+from server.engine.bell import Bell
 from server.engine.blocks import BlockPool
 from server.engine.config import EngineConfig
+from server.engine.copy_lane import CudaLane
 from server.engine.device_memory import Arena, HostMemory
 from server.engine.engine import Engine
-from server.engine.host_cache import HostCache
+from server.engine.host_cache import HostCache, Load
+from server.engine.host_pool import PinnedPool, PlainPool
 from server.engine.memory import MemoryPlan, plan_memory
 from server.engine.messages import Ready
 from server.engine.reader import AdapterReader
@@ -19,7 +21,6 @@ from server.engine.runner import Runner, TorchRunner, make_cache
 from server.engine.scheduler import Scheduler
 from server.engine.slots import AdapterSlots
 from server.model.acceleration import accelerate, why_not
-from server.model.adapter import AdapterBlob
 from server.model.decoder import Decoder
 from server.model.loader import find_folder, load_decoder
 
@@ -62,9 +63,9 @@ def make_engine(
     config: EngineConfig,
     decoder: Decoder,
     max_context: int,
-    read_adapter: Callable[[str], AdapterBlob] | None = None,
+    read_adapter: Load | None = None,
 ) -> tuple[Engine, MemoryPlan]:
-    """Around a decoder that stands on its device. read_adapter: digest -> blob; the store's unless told."""
+    """Around a decoder that stands on its device. read_adapter: the store's unless told."""
     like = decoder.embedding
     accelerated = _accelerates(config, decoder)
     if accelerated:
@@ -72,14 +73,17 @@ def make_engine(
     step_tokens = config.step_tokens or (4096 if like.is_cuda else 512)
     plan = plan_memory(config, decoder, max_context, step_tokens)
     log.info("\n".join(plan.table()))
-    arena = None
+    bell, arena = Bell(), None
     if like.is_cuda:
-        arena = Arena(plan.adapters, config.adapter_slots, decoder.config, config.max_rank, like)
-    read = read_adapter or AdapterReader(config, decoder.config, like.dtype, like.device)
-    host = HostCache(read, config.host_cache_bytes)
+        lane = CudaLane(like.device, bell.ring)
+        arena = Arena(plan.adapters, config.adapter_slots, decoder.config, config.max_rank, like, lane)
+    read = read_adapter or AdapterReader(config, decoder.config, like.dtype)
+    size = config.host_cache_bytes
+    pool = PinnedPool(size) if like.is_cuda else PlainPool(size)
+    host = HostCache(read, size, config.adapter_readers, pool, bell.ring)
     slots = AdapterSlots(config.adapter_slots, host, arena or HostMemory())
     blocks = BlockPool(plan.num_blocks, config.block_size, config.prefix_cache)
-    scheduler = Scheduler(blocks, slots, config.max_running, step_tokens)
+    scheduler = Scheduler(blocks, slots, config.max_running, step_tokens, config.drain_after)
     cache = make_cache(decoder, plan.num_blocks, config.block_size)
     runner: Runner
     if accelerated and arena is not None:
@@ -90,7 +94,7 @@ def make_engine(
     else:
         runner = TorchRunner(decoder, cache, config.block_size, slots)
     overlaps = like.is_cuda if config.overlap == "auto" else config.overlap == "on"
-    return Engine(config, scheduler, runner, overlaps), plan
+    return Engine(config, scheduler, runner, overlaps, bell), plan
 
 
 def _accelerates(config: EngineConfig, decoder: Decoder) -> bool:

@@ -53,11 +53,31 @@ class Abort(msgspec.Struct, frozen=True, array_like=True, tag=True):
     id: int
 
 
+class Warm(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Bring the adapter to a tier, "host" or "device", once there is room; it may be evicted again."""
+
+    digest: str
+    tier: str
+
+
+class Pin(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Bring the adapter to a tier and keep it there until `Unpin`; a second pin moves the first."""
+
+    digest: str
+    tier: str
+
+
+class Unpin(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """It may be evicted again; no error if it was not pinned."""
+
+    digest: str
+
+
 class Stop(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Leave the loop and exit."""
 
 
-Command = Submit | Abort | Stop
+Command = Submit | Abort | Warm | Pin | Unpin | Stop
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True):
@@ -94,6 +114,13 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     message: str
 
 
+class Refused(msgspec.Struct, frozen=True, array_like=True):
+    """The adapter cannot be warmed or pinned, and is not pinned any more; the message says why."""
+
+    digest: str
+    message: str
+
+
 class Stats(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """The engine's gauges, and counters since its start."""
 
@@ -119,6 +146,11 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     adapter_bytes_free: int = 0
     # In which the engine had nothing to do but wait for the device.
     device_wait_seconds: float = 0.0
+    # Digests in host memory; digests pinned to a tier, or on their way there.
+    on_host: list[str] = []
+    pinned: list[str] = []
+    # Of those warmed or pinned and not asked for again since.
+    refusals: list[Refused] = []
 
 
 class StepReport(msgspec.Struct, frozen=True, array_like=True, tag=True):

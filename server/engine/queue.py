@@ -16,6 +16,8 @@ class FairQueue:
         self._lines: dict[str, deque[Sequence]] = {}
         self._counters: dict[str, float] = {}
         self._running: dict[str, int] = {}
+        # Sequences that came or went.
+        self.num_changes = 0
 
     def __len__(self) -> int:
         return sum(len(line) for line in self._lines.values())
@@ -26,11 +28,13 @@ class FairQueue:
             yield from line
 
     def push(self, sequence: Sequence) -> None:
+        self.num_changes += 1
         self._lift(sequence.request.tenant)
         self._lines.setdefault(sequence.request.tenant, deque()).append(sequence)
 
     def push_front(self, sequence: Sequence) -> None:
         """For a sequence that was running and had to step back."""
+        self.num_changes += 1
         self._lines.setdefault(sequence.request.tenant, deque()).appendleft(sequence)
 
     def candidates(self) -> Iterator[Sequence]:
@@ -48,6 +52,7 @@ class FairQueue:
                 yield sequence
 
     def remove(self, sequence: Sequence) -> None:
+        self.num_changes += 1
         tenant = sequence.request.tenant
         self._lines[tenant].remove(sequence)
         if not self._lines[tenant]:

@@ -1,8 +1,9 @@
 """An adapter in the shape of the decoder's linears: one contiguous blob, and packs of several of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from server.kernels.lora import LoraPack
 from server.model.config import ModelConfig
 from server.model.step import FUSED, linear_parts
 
+# Memory for so many elements of a dtype.
+Allocate = Callable[[int, torch.dtype], Tensor]
 # Elements; what begins at a multiple can be read 16 bytes at a time.
 ALIGNMENT = 8
 
@@ -44,9 +47,6 @@ class AdapterBlob:
     def num_bytes(self) -> int:
         return self.flat.numel() * self.flat.element_size()
 
-    def pinned(self) -> "AdapterBlob":
-        return replace(self, flat=self.flat.pin_memory())
-
     def a(self, pair: Pair) -> Tensor:
         """[rank, in]."""
         return self.flat[pair.a_at : pair.a_at + pair.rank * pair.width_in].view(pair.rank, pair.width_in)
@@ -78,15 +78,22 @@ class AdapterBlob:
 
     def places(self, num_layers: int) -> Tensor:
         """[layers, 7, 4] int32, a slot's rows of AdapterMemory.places."""
-        places = torch.zeros(num_layers, 7, 4, dtype=torch.int32)
+        rows: list[list[tuple[int, ...]]] = [[(0, 0, 0, 0)] * 7 for _ in range(num_layers)]
         for pair in self.pairs:
-            row = (pair.a_at // ALIGNMENT, pair.b_at // ALIGNMENT, pair.rank, 0)
-            places[pair.layer, pair.part] = torch.tensor(row, dtype=torch.int32)
-        return places
+            rows[pair.layer][pair.part] = (pair.a_at // ALIGNMENT, pair.b_at // ALIGNMENT, pair.rank, 0)
+        return torch.from_numpy(np.array(rows, dtype=np.int32))
 
 
-def make_blob(weights: Mapping[str, LowRank], config: ModelConfig, dtype: torch.dtype) -> AdapterBlob:
-    """From the normal form, whose names are those of the checkpoint's linears."""
+def make_blob(
+    weights: Mapping[str, LowRank],
+    config: ModelConfig,
+    dtype: torch.dtype,
+    allocate: Allocate | None = None,
+) -> AdapterBlob:
+    """From the normal form, whose names are those of the checkpoint's linears.
+
+    allocate: where the blob stands, whatever was there before; fresh memory unless told.
+    """
     pairs: list[Pair] = []
     at = 0
     for layer, linear, part, name, column in _places(config):
@@ -98,13 +105,21 @@ def make_blob(weights: Mapping[str, LowRank], config: ModelConfig, dtype: torch.
         pairs.append(Pair(layer, linear, part, column, rank, width_in, width_out, at, b_at))
         at = b_at + width_out * _round_up(rank)
     assert len(pairs) == len(weights), "an adapter changes a linear that the base does not have"
-    blob = AdapterBlob(torch.zeros(at, dtype=dtype), tuple(pairs))
+    flat = (allocate or _fresh)(at, dtype)
+    if at > sum(pair.rank * (pair.width_in + pair.width_out) for pair in pairs):
+        # Between the pairs and beside the ranks.
+        flat.zero_()
+    blob = AdapterBlob(flat, tuple(pairs))
     names = {(layer, linear, column): name for layer, linear, _, name, column in _places(config)}
     for pair in pairs:
         low_rank = weights[names[pair.layer, pair.linear, pair.column]]
         blob.a(pair).copy_(low_rank.a)
         blob.b(pair).copy_(low_rank.b.T)
     return blob
+
+
+def _fresh(num_elements: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(num_elements, dtype=dtype)
 
 
 def _round_up(count: int) -> int:

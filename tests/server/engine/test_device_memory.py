@@ -21,7 +21,7 @@ from server.engine.paged import Layout, decode_layout, pack
 from server.engine.scheduler import Chosen
 from server.engine.sequence import UNKNOWN, Sequence
 from server.engine.slots import AdapterSlots, AdapterUnavailable
-from server.model.adapter import AdapterBlob, make_blob
+from server.model.adapter import AdapterBlob, Allocate, make_blob
 from server.model.config import ModelConfig
 from server.model.step import Step
 
@@ -88,8 +88,8 @@ def pairs_of(digest: str) -> dict[str, LowRank]:
     return pairs
 
 
-def blob_of(digest: str) -> AdapterBlob:
-    return make_blob(pairs_of(digest), CONFIG, torch.bfloat16)
+def blob_of(digest: str, allocate: Allocate | None = None) -> AdapterBlob:
+    return make_blob(pairs_of(digest), CONFIG, torch.bfloat16, allocate)
 
 
 def make_arena(ranks: int, num_slots: int = 8, max_rank: int = 64) -> Arena:
@@ -152,10 +152,9 @@ def test_an_adapter_takes_its_own_bytes_whatever_the_highest_rank(rank: int, max
 def make_slots(ranks: int, digests: list[str], num_slots: int = 8) -> tuple[AdapterSlots, Arena]:
     """Room for adapters of so many ranks together; the digests stand in host memory."""
     host = HostCache(blob_of, max_bytes=1 << 30)
-    for digest in digests:
-        host.prefetch(digest)
-    host._readers.shutdown()
-    host.settle()
+    host.ask(digests)
+    while not all(digest in host for digest in digests):
+        host.settle()
     return AdapterSlots(num_slots, host, arena := make_arena(ranks, num_slots)), arena
 
 
@@ -171,7 +170,8 @@ def test_what_does_not_fit_waits_or_is_refused_and_evicts_nobody(ranks: int, dig
     with pytest.raises(AdapterUnavailable, match=f"{80 * RANK_BYTES} bytes do not fit.*--adapter-memory"):
         slots.acquire(huge)
     assert (slots.acquire(wanted), slots.resident(), slots.num_evictions) == (None, [idle, held], 0)
-    assert slots.blocker(wanted) == held
+    slots.claim(wanted)
+    assert slots.is_closed(held) and not slots.is_closed(idle)
     slots.release(held)
     assert_seen(arena, slots.acquire(wanted), wanted)
     slots.check({wanted: 1})
