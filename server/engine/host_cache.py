@@ -200,11 +200,8 @@ class HostCache:
         self.read_seconds += seconds
         with self._lock:
             self._kept[digest] = _Kept(blob)
-            # One stays even if it is larger than all that may be kept.
-            while self.num_bytes > self._max_bytes and len(self._kept) > 1:
-                idle = self._evictable(list(self._asked))
-                if not idle:
-                    return
+            # One of them stays whatever the size: someone is about to use it.
+            while self.num_bytes > self._max_bytes and len(idle := self._evictable(list(self._asked))) > 1:
                 self._evict(idle[0])
 
     def _after(self, digest: str) -> list[str]:

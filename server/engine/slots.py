@@ -75,15 +75,17 @@ class AdapterSlots:
         self.ask()
 
     def ask(self) -> None:
-        """Has read what is expected, and then what is wished for."""
-        missing = [digest for digest in self._awaited if digest not in self._occupants]
+        """Has read who has a promise, what is expected, and what is wished for."""
+        missing = [digest for digest in (*self._claimed(), *self._awaited) if digest not in self._occupants]
         self.host.ask([*missing, *self.wished])
 
     def bring_expected(self) -> None:
         """Copies begin for all that is read, as far as there is room, before anybody runs on it."""
-        claimed = [] if self._claim is None else [self._claim.digest]
-        for digest in (*claimed, *self._awaited):
+        for digest in (*self._claimed(), *self._awaited):
             self.bring(digest)
+
+    def _claimed(self) -> list[str]:
+        return [] if self._claim is None else [self._claim.digest]
 
     def acquire(self, digest: str) -> int | None:
         """Takes hold of the adapter's slot; None while it is not there yet. Raises AdapterUnavailable."""
@@ -152,6 +154,8 @@ class AdapterSlots:
             if not room.suffices(blob, room.idle()):
                 self._claim = Claim(digest)
                 self._renew_claim()
+                # What is promised room has to stay in host memory for it.
+                self.ask()
 
     def is_closed(self, digest: str) -> bool:
         """Whether the adapter takes in nobody now, because another waits for its room."""
