@@ -79,18 +79,20 @@ class Contents:
 
     def prove(self) -> None:
         """Waits for the proof of everything read since the last one; raises InvalidAdapter."""
-        asked, self._asked, self._taken = self._asked, [], 0
+        asked, self._asked = self._asked, []
         wrong = [name for name, proof in asked if not proof.result()]
+        if self._taken > len(self._memory):
+            self._memory = np.empty(self._taken, dtype=np.uint8)
+        self._taken = 0
         if wrong:
             raise _changed(wrong[0])
 
     def _take(self, size: int) -> Bytes:
+        """Of the memory, or fresh: then the memory grows for the next time."""
         start = -(-self._taken // ALIGNMENT) * ALIGNMENT
-        if start + size > len(self._memory):
-            # What was read before stays where it is, for those who look at it.
-            self._memory, start = np.empty(size, dtype=np.uint8), 0
         self._taken = start + size
-        return self._memory[start : start + size]
+        fits = self._taken <= len(self._memory)
+        return self._memory[start : self._taken] if fits else np.empty(size, dtype=np.uint8)
 
 
 def read_proven(path: Path, spec: FileSpec) -> memoryview:
