@@ -64,7 +64,7 @@ class AdapterReader:
 
     def _blob(self, digest: str, manifest: Manifest, contents: Contents, allocate: Allocate) -> AdapterBlob:
         folder = self._blobs.folder(digest)
-        weights = load(folder, manifest, self._shapes, self._max_rank, contents.read).pairs()
+        weights = load(folder, manifest, self._shapes, self._max_rank, self._dtype, contents.read).pairs()
         if weights is None:
             raise InvalidAdapter([f"this engine serves low-rank pairs alone, and this is {manifest.kind}"])
         return make_blob(weights, self._base, self._dtype, allocate)
