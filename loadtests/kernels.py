@@ -14,7 +14,7 @@ from loadtests.product_times import measure_linear
 from loadtests.synthetic import SHAPES, config_of
 from loadtests.update_times import Tenants, measure_updates
 from server.engine.config import check_options, option
-from server.model.step import FUSED
+from server.model.parts import FUSED
 
 # What is further than this from float64's, of its largest entry, is wrong.
 TOLERANCE = 0.02

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig
 
-from adapters.normal import LowRank
+from adapters.normal import AdapterWeights, LinearChange, LowRank
 from server.kernels import int8, nf4
-from server.model.adapter import AdapterBlob, Allocate, make_blob
+from server.model.adapter import AdapterBlob, Allocate
+from server.model.blob import make_blob
 from server.model.config import ModelConfig
 from server.model.decoder import Decoder, Layer
 from server.model.layers import DenseWeight, Linear, Rotary, Weight
-from server.model.step import FUSED
+from server.model.parts import FUSED
 
 # Llama-3.1-8B, Llama-3.2-1B, and one for tests.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -140,10 +141,10 @@ class RandomAdapters:
         shapes = config.linear_shapes()
         empty = torch.zeros(1)
         weights = {
-            name: LowRank(empty.expand(rank, width), empty.expand(rows, rank))
+            name: LinearChange(LowRank(empty.expand(rank, width), empty.expand(rows, rank)))
             for name, (rows, width) in shapes.items()
         }
-        self._blob = make_blob(weights, config, dtype)
+        self._blob = make_blob(AdapterWeights(weights), config, dtype)
         drawn = torch.randn(self._blob.flat.shape, generator=torch.Generator().manual_seed(0))
         # Values that bfloat16 holds are the same in every dtype.
         self._blob.flat.copy_((drawn * ADAPTER_SPREAD).bfloat16())

@@ -16,7 +16,7 @@ from server.kernels.lora import AdapterMemory, Part, SlotBatch
 from server.kernels.tiles import DECODE_ROWS, make_tiles
 from server.model.adapter import AdapterBlob
 from server.model.config import ModelConfig
-from server.model.step import linear_parts
+from server.model.parts import linear_parts
 
 RANK = 16
 

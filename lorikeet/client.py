@@ -72,12 +72,14 @@ class Client:
         request = inference_pb2.GetModelRequest()
         return Model.from_proto(self._call(self._inference.GetModel, request, timeout))
 
-    def tokenize(self, text: str | Sequence[Mapping[str, str]], *, timeout: float | None = None) -> list[int]:
-        """The token ids that `generate` would see for this text or chat."""
+    def tokenize(
+        self, text: str | Sequence[Mapping[str, str]], *, adapter: str = "", timeout: float | None = None
+    ) -> list[int]:
+        """The token ids that `generate` would see for this text or chat and this adapter."""
         if isinstance(text, str):
-            request = inference_pb2.TokenizeRequest(text=text)
+            request = inference_pb2.TokenizeRequest(text=text, adapter_id=adapter)
         else:
-            request = inference_pb2.TokenizeRequest(chat=build_chat(text))
+            request = inference_pb2.TokenizeRequest(chat=build_chat(text), adapter_id=adapter)
         return list(self._call(self._inference.Tokenize, request, timeout).token_ids)
 
     def wait_ready(self, timeout: float = 60.0) -> Model:

@@ -30,7 +30,7 @@ from server.inference_service import InferenceService
 from server.link import EngineLink
 from server.metrics import Metrics
 from server.scrape import Scrape
-from server.text import Text
+from server.texts import Texts
 
 log = logging.getLogger(__name__)
 
@@ -78,18 +78,18 @@ class Front:
 
     def __init__(self, config: ServerConfig, link_factory: LinkFactory) -> None:
         base = read_base(config.base)
-        text = Text(config.base)
         metrics = Metrics()
         self._config = config
         self._metrics = metrics
         self._link = link_factory(config)
         metrics.registry.register(EngineCollector(self._link, config.vllm_metrics))
         store = LocalStore(config.adapter_store)
-        self._directory = Directory(store, self._link, config.max_rank, config.max_adapter_bytes)
+        texts = Texts(config.base, store.folder)
+        self._directory = Directory(store, self._link, texts, config.max_rank, config.max_adapter_bytes)
         self._generating = Admission(config.queue_limit, "sequences")
         self._uploading = Admission(MAX_UPLOADS, "uploads")
         self._inference = InferenceService(
-            config, base, text, self._link, self._directory, self._generating, metrics
+            config, base, texts, self._link, self._directory, self._generating, metrics
         )
         self._adapters = AdapterService(self._directory, self._link, self._uploading)
         self._health = Health(self._link, SERVICES)

@@ -13,12 +13,13 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from adapters.errors import AdapterNotFound, StoreUnavailable
-from adapters.manifest import BaseShapes, FileSpec
+from adapters.manifest import FileSpec
 from adapters.sandbox import inspect_in_sandbox
 from adapters.staging import Staging
 from adapters.store import AdapterVersion, LocalStore
 from server.errors import NoSuchAdapter
 from server.link import EngineLink, require_ready
+from server.texts import Texts
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -27,9 +28,12 @@ T = TypeVar("T")
 class Directory:
     """Adapters by tenant and reference. All methods belong to the event loop's thread."""
 
-    def __init__(self, store: LocalStore, link: EngineLink, max_rank: int, max_bytes: int) -> None:
+    def __init__(
+        self, store: LocalStore, link: EngineLink, texts: Texts, max_rank: int, max_bytes: int
+    ) -> None:
         self._store = store
         self._link = link
+        self._texts = texts
         self._max_rank = max_rank
         self._max_bytes = max_bytes
         self._holds: Counter[str] = Counter()
@@ -89,11 +93,13 @@ class Directory:
         await _run(self._uploads, lambda: staging.write(file, offset, data))
 
     async def commit(self, staging: Staging, tenant: str, name: str) -> AdapterVersion:
-        """Seals, checks and stores a complete upload. Raises NotReady while nobody knows the base."""
-        shapes = BaseShapes(require_ready(self._link).linears)
+        """Seals, checks, prepares and stores a complete upload. Raises NotReady while there is no engine."""
+        shapes = require_ready(self._link).shapes
         await _run(self._uploads, staging.seal)
         check = inspect_in_sandbox
-        manifest = await _run(self._uploads, lambda: check(staging.folder, shapes, self._max_rank))
+        checked = await _run(self._uploads, lambda: check(staging.folder, shapes, self._max_rank))
+        await self._texts.check(staging.folder, checked)
+        manifest = await self._link.prepare(staging.folder, checked)
         return await _run(self._uploads, lambda: self._store.commit(staging, tenant, name, manifest))
 
     def collect(self) -> None:

@@ -14,10 +14,26 @@ import msgspec
 import zmq
 import zmq.asyncio
 
+from adapters.errors import InvalidAdapter, StoreUnavailable
+from adapters.manifest import Manifest
 from server.config import ServerConfig
 from server.engine.config import EngineConfig
-from server.engine.messages import Abort, Broken, Command, Failure, Ready, Report, Stats, Stop, Submit, Token
-from server.link import EngineLost
+from server.engine.messages import (
+    Abort,
+    Broken,
+    Command,
+    Failure,
+    Prepare,
+    Prepared,
+    Ready,
+    Report,
+    Stats,
+    Stop,
+    Submit,
+    Token,
+)
+from server.errors import NotReady
+from server.link import EngineLost, require_ready
 from server.stream import Stream
 
 # An engine lost this many times in a row without one token in between is not started again.
@@ -45,6 +61,7 @@ class EngineProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="lorikeet-")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._streams: dict[int, Stream] = {}
+        self._preparing: dict[int, asyncio.Future[Prepared]] = {}
         self._ids = count(1)
         self._starts = count()
         self._encoder = msgspec.msgpack.Encoder()
@@ -119,6 +136,22 @@ class EngineProcess:
             if self._streams.pop(request.id, None) is not None:
                 self._send(Abort(request.id))
 
+    async def prepare(self, folder: Path, manifest: Manifest) -> Manifest:
+        """Nothing is said again to the engine that follows a lost one: the upload is."""
+        require_ready(self)
+        asked = self.new_id()
+        answer = self._preparing[asked] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(Prepare(asked, str(folder.resolve()), manifest.to_json()))
+            done = await answer
+        finally:
+            del self._preparing[asked]
+        if done.problems:
+            raise InvalidAdapter(done.problems)
+        if done.failure:
+            raise StoreUnavailable(f"The adapter was not stored: {done.failure}; try again.")
+        return Manifest.from_json(done.manifest)
+
     async def _start_process(self) -> None:
         # Sockets of their own for each start: nothing meant for a lost engine reaches the next.
         folder = Path(self._folder.name) / str(next(self._starts))
@@ -184,6 +217,7 @@ class EngineProcess:
 
     async def _start_again(self) -> None:
         self._ready = self._stats = None
+        self._lose_uploads()
         self._close_sockets()
         self._fruitless_starts += 1
         if self._fruitless_starts > MAX_FRUITLESS_STARTS:
@@ -210,6 +244,10 @@ class EngineProcess:
                 stream.put(token)
                 if token.finish:
                     del self._streams[token.id]
+        for done in report.prepared:
+            waiting = self._preparing.get(done.id)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(done)
         for failure in report.failures:
             stream = self._streams.pop(failure.id, None)
             if stream is not None:
@@ -219,6 +257,14 @@ class EngineProcess:
         """For good: streams end, and new ones are refused."""
         self._lost = why
         self._ready = None
+        self._lose_uploads()
         for stream in self._streams.values():
             stream.fail(EngineLost(why))
         self._streams.clear()
+
+    def _lose_uploads(self) -> None:
+        for waiting in self._preparing.values():
+            if not waiting.done():
+                waiting.set_exception(
+                    NotReady("The engine was lost while it prepared the adapter; try again.")
+                )

@@ -22,8 +22,9 @@ from server.job import Job
 from server.link import EngineLink, require_ready
 from server.metrics import Metrics
 from server.prompt import encode, encode_chat, tokenize
-from server.requests import Limits, check, check_chat, check_text
+from server.requests import Limits, check, check_adapter_id, check_chat, check_text, names_adapter
 from server.text import Text
+from server.texts import Texts
 from server.wire import params_of, turns_of
 from server.writer import Writer
 
@@ -39,7 +40,7 @@ class InferenceService(InferenceServicer):
         self,
         config: ServerConfig,
         base: Base,
-        text: Text,
+        texts: Texts,
         link: EngineLink,
         directory: Directory,
         admission: Admission,
@@ -48,22 +49,24 @@ class InferenceService(InferenceServicer):
     ) -> None:
         self._config = config
         self._base = base
-        self._text = text
+        self._texts = texts
         self._link = link
         self._directory = directory
         self._admission = admission
         self._metrics = metrics
         self._patience = patience
-        self._eos = base.eos_token_ids | text.eos_token_ids
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
         arrived_at = time.monotonic()
         limits = self._limits()
         params = params_of(request)
-        check(params, limits)
+        check(params, limits.before_adapter() if names_adapter(params) else limits)
         with self._admission.admit(params.n):
             async with self._adapter(params.adapter_id) as adapter:
-                prompt = await tokenize(self._text, params, limits)
+                text, limits = await self._texts.of(adapter), _limits_of(adapter, limits)
+                if adapter is not None:
+                    check(params, limits)
+                prompt = await tokenize(text, params, limits)
                 self._metrics.prompt_tokens.inc(len(prompt))
                 job = Job(
                     tenant=current_caller().tenant,
@@ -72,12 +75,12 @@ class InferenceService(InferenceServicer):
                     adapter=adapter,
                     seed=secrets.randbits(64) if params.seed is None else params.seed,
                     max_tokens=limits.max_tokens,
-                    eos=frozenset(i for i in self._eos if i < limits.vocab_size),
+                    eos=self._eos_of(text, limits),
                     arrived_at=arrived_at,
                 )
                 writer = Writer(context, self._patience)
                 async with writer.watched():
-                    await self._answer(job, writer)
+                    await self._answer(job, text, writer)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
         ready = require_ready(self._link)
@@ -91,23 +94,29 @@ class InferenceService(InferenceServicer):
             max_rank=ready.max_rank,
             adapter_slots=ready.adapter_slots,
             cache_tokens=ready.num_blocks * ready.block_size,
-            has_chat_template=self._text.has_chat_template,
+            has_chat_template=self._texts.base.has_chat_template,
             server_version=__version__,
         )
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         limits = self._limits()
+        turns = turns_of(request.chat)
+        check_adapter_id(request.adapter_id)
         match request.WhichOneof("input"):
             case "text":
                 check_text(request.text, "text", limits)
-                ids = await encode(self._text, request.text)
             case "chat":
-                turns = turns_of(request.chat)
                 check_chat(turns, limits)
-                ids = await encode_chat(self._text, turns)
             case _:
                 raise InvalidRequest.of("input", "set exactly one of text and chat.")
+        async with self._adapter(request.adapter_id) as adapter:
+            text = await self._texts.of(adapter)
+            is_text = request.WhichOneof("input") == "text"
+            ids = await (encode(text, request.text) if is_text else encode_chat(text, turns))
         return pb.TokenizeResponse(token_ids=ids)
+
+    def _eos_of(self, text: Text, limits: Limits) -> frozenset[int]:
+        return frozenset(i for i in self._base.eos_token_ids | text.eos_token_ids if i < limits.vocab_size)
 
     def _limits(self) -> Limits:
         ready = require_ready(self._link)
@@ -123,20 +132,26 @@ class InferenceService(InferenceServicer):
         async with self._directory.hold(current_caller().tenant, adapter_id) as version:
             yield version
 
-    async def _answer(self, job: Job, writer: Writer) -> None:
+    async def _answer(self, job: Job, text: Text, writer: Writer) -> None:
         """All samples side by side; the first that fails ends the others."""
         if job.params.n == 1:
-            await self._sample(0, job, writer)
+            await self._sample(0, job, text, writer)
             return
         try:
             async with asyncio.TaskGroup() as group:
                 for index in range(job.params.n):
-                    group.create_task(self._sample(index, job, writer))
+                    group.create_task(self._sample(index, job, text, writer))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
 
-    async def _sample(self, index: int, job: Job, writer: Writer) -> None:
+    async def _sample(self, index: int, job: Job, text: Text, writer: Writer) -> None:
         tokens = self._link.submit(job.submit(self._link.new_id(), index))
-        sample = Sample(index, job, self._text, self._metrics)
+        sample = Sample(index, job, text, self._metrics)
         with self._metrics.live.track_inprogress():
             await deliver(sample, tokens, writer.write, self._config.queue_seconds)
+
+
+def _limits_of(adapter: AdapterVersion | None, limits: Limits) -> Limits:
+    if adapter is None:
+        return limits
+    return limits.of_adapter(adapter.manifest.num_virtual_tokens, adapter.manifest.top_token)

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adapters.kinds import KINDS
 from adapters.store import AdapterVersion
 from server.engine.messages import Sampling, Submit
+from server.model.config import FIRST_VIRTUAL
 from server.requests import GenerateParams
 
 # Odd, so that all samples of a request have seeds of their own; the golden ratio, so that they are far apart.
 SEED_STRIDE = 0x9E3779B97F4A7C15
+
+# The kinds of adapters whose virtual tokens are keys and values.
+FILLING_CACHE = frozenset(kind.name for kind in KINDS.values() if kind.fills_cache)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +26,9 @@ class Job:
     adapter: AdapterVersion | None
     # The request's, or the one drawn for it.
     seed: int
-    # Tokens of prompt and answer together.
+    # Tokens of prompt and answer together, the adapter's virtual ones not among them.
     max_tokens: int
-    # The base's own end-of-sequence tokens.
+    # The end-of-sequence tokens of the base, and of the tokenizer in use.
     eos: frozenset[int]
     arrived_at: float
 
@@ -34,6 +39,15 @@ class Job:
     @property
     def adapter_digest(self) -> str:
         return "" if self.adapter is None else self.adapter.digest
+
+    @property
+    def num_virtual(self) -> int:
+        """Tokens that the adapter puts before the prompt, of which nobody is told."""
+        return 0 if self.adapter is None else self.adapter.manifest.num_virtual_tokens
+
+    @property
+    def _kind(self) -> str:
+        return "" if self.adapter is None else self.adapter.manifest.kind
 
     @property
     def context(self) -> Sequence[int]:
@@ -50,9 +64,11 @@ class Job:
             id=sequence_id,
             tenant=self.tenant,
             adapter=self.adapter_digest,
-            tokens=list(self.prompt),
+            tokens=[*range(FIRST_VIRTUAL, FIRST_VIRTUAL + self.num_virtual), *self.prompt],
             sampling=self._sampling(index),
             arrived_at=self.arrived_at,
+            num_virtual=self.num_virtual,
+            has_keys=self.num_virtual > 0 and self._kind in FILLING_CACHE,
         )
 
     def _sampling(self, index: int) -> Sampling:

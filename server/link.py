@@ -1,8 +1,10 @@
 """What the front needs of an engine, wherever the engine runs."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Protocol
 
+from adapters.manifest import Manifest
 from server.engine.messages import Failure, Ready, Stats, Submit, Token
 from server.errors import NotReady
 
@@ -27,6 +29,12 @@ class EngineLink(Protocol):
 
         The iterator ends after a token with a finish or after a Failure; closing it early aborts the
         sequence. Raises EngineLost if the engine goes away.
+        """
+
+    async def prepare(self, folder: Path, manifest: Manifest) -> Manifest:
+        """Has an uploaded adapter made ready for the base as served; the manifest as it then is.
+
+        Raises InvalidAdapter with every problem, NotReady where there is no engine or it went away.
         """
 
     def new_id(self) -> int:

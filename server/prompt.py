@@ -12,12 +12,12 @@ INLINE_CHARS = 2048
 
 async def encode(text: Text, prompt: str) -> list[int]:
     """The ids of a prompt; a long one is tokenized off the event loop."""
-    return await _off_loop(len(prompt), lambda: text.encode(prompt))
+    return await _off_loop(text, len(prompt), lambda: text.encode(prompt))
 
 
 async def encode_chat(text: Text, turns: Sequence[Turn]) -> list[int]:
     """The ids of a conversation; a long one is rendered and tokenized off the event loop."""
-    return await _off_loop(sum(len(turn.content) for turn in turns), lambda: text.render_chat(turns))
+    return await _off_loop(text, sum(len(turn.content) for turn in turns), lambda: text.render_chat(turns))
 
 
 async def tokenize(text: Text, params: GenerateParams, limits: Limits) -> list[int]:
@@ -35,5 +35,6 @@ async def tokenize(text: Text, params: GenerateParams, limits: Limits) -> list[i
     return ids
 
 
-async def _off_loop(num_chars: int, work: Callable[[], list[int]]) -> list[int]:
-    return work() if num_chars <= INLINE_CHARS else await asyncio.to_thread(work)
+async def _off_loop(text: Text, num_chars: int, work: Callable[[], list[int]]) -> list[int]:
+    is_quick = text.is_own and num_chars <= INLINE_CHARS
+    return work() if is_quick else await asyncio.to_thread(work)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapters.errors import InvalidName
 from adapters.names import parse_reference
@@ -10,6 +10,8 @@ from server.errors import InvalidRequest, Violation
 
 ROLES = ("system", "user", "assistant")
 MAX_SEED = 2**64 - 1
+# Ids below this may be an adapter's own tokens.
+MAX_ID = 2**30 - 1
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,18 @@ class Limits:
     max_stop_tokens: int = 16
     max_logprobs: int = 20
 
+    def before_adapter(self) -> "Limits":
+        """As far as a request can be checked while nobody knows which tokens its adapter has."""
+        return replace(self, vocab_size=MAX_ID + 1)
+
+    def of_adapter(self, num_virtual: int, top_token: int) -> "Limits":
+        """With an adapter that puts virtual tokens before every prompt, or knows tokens beyond the base's."""
+        return replace(
+            self,
+            vocab_size=max(self.vocab_size, top_token + 1),
+            max_tokens=self.max_tokens - num_virtual,
+        )
+
     @property
     def max_prompt_bytes(self) -> int:
         return self.bytes_per_token * self.max_tokens
@@ -78,6 +92,17 @@ def check(params: GenerateParams, limits: Limits) -> None:
     ]
     if violations:
         raise InvalidRequest(violations)
+
+
+def check_adapter_id(adapter_id: str) -> None:
+    """Raises InvalidRequest for a malformed reference."""
+    if violations := list(_check_adapter_id(adapter_id)):
+        raise InvalidRequest(violations)
+
+
+def names_adapter(params: GenerateParams) -> bool:
+    """Whether there is a well-formed reference to look up."""
+    return bool(params.adapter_id) and not list(_check_adapter_id(params.adapter_id))
 
 
 def check_text(text: str, field: str, limits: Limits) -> None:

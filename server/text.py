@@ -25,11 +25,18 @@ class NoChatTemplate(InvalidRequest):
 
 
 class Text:
-    """One base's tokenizer. Every method may be called from any thread."""
+    """One base's tokenizer. Every method may be called from any thread.
 
-    def __init__(self, base: str) -> None:
+    is_own: whether the operator chose it. What an adapter brought may take its time over short texts too.
+    """
+
+    def __init__(self, base: str, is_own: bool = True, chat_template: str | None = None) -> None:
+        """base: a folder or hub id. chat_template: instead of the one that is there."""
         # Not AutoTokenizer: it imports torch, and may rebuild a pipeline other than tokenizer.json's.
         self._tokenizer = _load(base)
+        if chat_template is not None:
+            self._tokenizer.chat_template = chat_template
+        self.is_own = is_own
         self.backend: Tokenizer = self._tokenizer.backend_tokenizer
         # The backend alone is used from here on: transformers' wrapper changes truncation and padding
         # as it encodes, which two threads must not.

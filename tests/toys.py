@@ -13,12 +13,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from adapters import LocalStore
 from adapters.format import inspect
-from adapters.manifest import BaseShapes
 from server.engine.build import build_engine
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.messages import Abort, Failure, Sampling, Submit, Token
 from server.model.config import ModelConfig
+from server.model.shapes import base_shapes
 
 VOCAB = 320
 SMALL = {
@@ -85,7 +85,7 @@ def make_adapter(base: Path, folder: Path, seed: int = 1, **options: Any) -> Pat
 
 def store_adapter(root: Path, base: Path, folder: Path, name: str, tenant: str = "default") -> str:
     """Through the store's front door; returns the digest."""
-    shapes = BaseShapes(ModelConfig.from_hf(AutoConfig.from_pretrained(base)).linear_shapes())
+    shapes = base_shapes(ModelConfig.from_hf(AutoConfig.from_pretrained(base)))
     manifest = inspect(folder, shapes, 256)
     store = LocalStore(root)
     try:
@@ -115,6 +115,8 @@ class Driven:
         adapter: str = "",
         tenant: str = "default",
         answered: int = 0,
+        num_virtual: int = 0,
+        has_keys: bool = False,
         **sampling: Any,
     ) -> int:
         options = {"max_new_tokens": 12, **sampling}
@@ -126,6 +128,8 @@ class Driven:
             sampling=Sampling(**options),
             arrived_at=0.0,
             num_answered=answered,
+            num_virtual=num_virtual,
+            has_keys=has_keys,
         )
         self.engine.give(request)
         self.tokens[request.id] = []

@@ -87,8 +87,9 @@ class InferenceServicer(object):
     def Tokenize(self, request, context):
         """Turns text or a chat into the token ids that Generate would see.
 
-        Statuses: INVALID_ARGUMENT for an empty or oversized input (details: BadRequest); UNAVAILABLE while
-        the model loads.
+        Statuses: INVALID_ARGUMENT for an empty or oversized input (details: BadRequest); NOT_FOUND for an
+        adapter that is not there; FAILED_PRECONDITION if its tokenizer cannot be read; UNAVAILABLE while the
+        model loads.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

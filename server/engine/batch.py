@@ -5,11 +5,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from server.engine.scheduler import Chosen
-from server.engine.sequence import UNKNOWN
+from server.engine.sequence import UNKNOWN, Chosen
 from server.kernels.attention import AttentionPlan, Chunk, DecodeGroup
-from server.kernels.lora import LoraPack, Segment
-from server.model.step import LoraStep, Step
+from server.kernels.lora import Segment
+from server.model.linears import LoraStep
+from server.model.packs import Packs
+from server.model.step import Step
 
 Ints = NDArray[np.int64]
 
@@ -21,7 +22,7 @@ def sort_by_slot(chosen: list[Chosen]) -> list[Chosen]:
 
 def build_step(
     chosen: list[Chosen],
-    packs: list[dict[str, LoraPack]] | None,
+    packs: Packs | None,
     block_size: int,
     device: torch.device,
     previous: Tensor | None = None,

@@ -3,9 +3,13 @@
 import logging
 import os
 import time
+from pathlib import Path
 
 import torch
 
+from adapters.errors import InvalidAdapter
+from adapters.fingerprint import base_fingerprint
+from adapters.manifest import Manifest
 from server.engine.bell import Bell
 from server.engine.blocks import BlockPool
 from server.engine.config import EngineConfig
@@ -16,6 +20,7 @@ from server.engine.host_cache import HostCache, Load
 from server.engine.host_pool import PinnedPool, PlainPool
 from server.engine.memory import MemoryPlan, plan_memory
 from server.engine.messages import Ready
+from server.engine.preparer import Preparer
 from server.engine.reader import AdapterReader
 from server.engine.runner import Runner, TorchRunner, make_cache
 from server.engine.scheduler import Scheduler
@@ -23,6 +28,7 @@ from server.engine.slots import AdapterSlots
 from server.model.acceleration import accelerate, why_not
 from server.model.decoder import Decoder
 from server.model.loader import find_folder, load_decoder
+from server.model.shapes import base_shapes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,15 +44,15 @@ def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     if device.index is not None:
         torch.cuda.set_device(device)
     dtype = _dtype(config, device)
-    decoder = load_decoder(
-        find_folder(config.base), config.quantization, dtype, device, config.double_quant, _log_progress
-    )
+    folder = find_folder(config.base)
+    decoder = load_decoder(folder, config.quantization, dtype, device, config.double_quant, _log_progress)
+    shapes = base_shapes(decoder.config, base_fingerprint(folder, _recipe(config)), config.quantization)
     max_context = min(config.max_context or decoder.config.max_context, decoder.config.max_context)
-    engine, plan = make_engine(config, decoder, max_context)
+    engine, plan = make_engine(config, decoder, max_context, AdapterReader(config, decoder, shapes))
     ready = Ready(
         family=decoder.config.family,
         vocab_size=decoder.config.vocab_size,
-        linears=decoder.config.linear_shapes(),
+        shapes=shapes,
         block_size=config.block_size,
         num_blocks=plan.num_blocks,
         adapter_slots=config.adapter_slots,
@@ -63,9 +69,9 @@ def make_engine(
     config: EngineConfig,
     decoder: Decoder,
     max_context: int,
-    read_adapter: Load | None = None,
+    read: AdapterReader | Load,
 ) -> tuple[Engine, MemoryPlan]:
-    """Around a decoder that stands on its device. read_adapter: the store's unless told."""
+    """Around a decoder that stands on its device. read: digest -> blob; a reader prepares uploads as well."""
     like = decoder.embedding
     accelerated = _accelerates(config, decoder)
     if accelerated:
@@ -77,7 +83,6 @@ def make_engine(
     if like.is_cuda:
         lane = CudaLane(like.device, bell.ring)
         arena = Arena(plan.adapters, config.adapter_slots, decoder.config, config.max_rank, like, lane)
-    read = read_adapter or AdapterReader(config, decoder.config, like.dtype)
     size = config.host_cache_bytes
     pool = PinnedPool(size) if like.is_cuda else PlainPool(size)
     host = HostCache(read, size, config.adapter_readers, pool, bell.ring)
@@ -90,11 +95,25 @@ def make_engine(
         from server.engine.paged_runner import PagedRunner
 
         limits = (config.max_running, step_tokens, max_context)
-        runner = PagedRunner(decoder, cache, config.block_size, arena.memory, *limits)
+        runner = PagedRunner(decoder, cache, config.block_size, slots, arena.memory, *limits)
     else:
         runner = TorchRunner(decoder, cache, config.block_size, slots)
     overlaps = like.is_cuda if config.overlap == "auto" else config.overlap == "on"
-    return Engine(config, scheduler, runner, overlaps, bell), plan
+    preparer = Preparer(read.prepare if isinstance(read, AdapterReader) else _refuse, bell.ring)
+    return Engine(config, scheduler, runner, preparer, overlaps, bell), plan
+
+
+def _recipe(config: EngineConfig) -> str:
+    """All that decides the weights which are served, in a word; trainers round scales as QLoRA does."""
+    return (
+        "nf4-plain-scales"
+        if config.quantization == "nf4" and not config.double_quant
+        else config.quantization
+    )
+
+
+def _refuse(folder: Path, manifest: Manifest) -> Manifest:
+    raise InvalidAdapter(["this engine has no store"])
 
 
 def _accelerates(config: EngineConfig, decoder: Decoder) -> bool:

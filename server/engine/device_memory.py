@@ -15,6 +15,9 @@ from server.kernels.lora import AdapterMemory
 from server.model.adapter import ALIGNMENT, AdapterBlob
 from server.model.config import ModelConfig
 
+# A slot's rows of AdapterMemory.places and .extras.
+Tables = tuple[torch.Tensor, torch.Tensor]
+
 
 @dataclass
 class Placed:
@@ -108,10 +111,11 @@ class Arena:
         self._extents = Extents(num_bytes // self._unit)
         self._num_layers = config.num_layers
         places = torch.zeros(num_slots + 1, config.num_layers, 7, 4, dtype=torch.int32, device=like.device)
-        self.memory = AdapterMemory(like.new_zeros(self._extents.size * ALIGNMENT), places, max_rank)
+        weights, extras = like.new_zeros(self._extents.size * ALIGNMENT), torch.full_like(places, -1)
+        self.memory = AdapterMemory(weights, places, max_rank, extras)
         self._lane = lane or Inline()
         if (zeroed := self._lane.mark()) is not None:
-            # No copy comes before the zeros.
+            # No copy comes before the first values.
             self._lane.copy(lambda: None, [zeroed])
         # Removed while the step under way may still read them.
         self._leaving: list[Placed] = []
@@ -157,20 +161,21 @@ class Arena:
     def _copy(self, blob: AdapterBlob, placed: Placed) -> None:
         self._leaving = [old for old in self._leaving if old.left is not None and not old.left.query()]
         after = [old.left for old in self._leaving if old.left is not None and old.meets(placed)]
-        places = placed.blob.places(self._num_layers)
-        places[0, 0, 3] = placed.generation
-        placed.landed = self._lane.copy(lambda: self._write(blob, places, placed), after)
+        tables = placed.blob.places(self._num_layers), placed.blob.extras(self._num_layers)
+        tables[0][0, 0, 3] = placed.generation
+        placed.landed = self._lane.copy(lambda: self._write(blob, tables, placed), after)
 
-    def _write(self, blob: AdapterBlob, places: torch.Tensor, placed: Placed) -> None:
+    def _write(self, blob: AdapterBlob, tables: Tables, placed: Placed) -> None:
         """One copy for each stretch: one altogether, unless the memory is in pieces."""
         at = 0
         for start, length in _stretches(placed.extents):
             target = self.memory.weights[start * ALIGNMENT : (start + length) * ALIGNMENT]
             target.copy_(blob.flat[at : at + length * ALIGNMENT], non_blocking=True)
             at += length * ALIGNMENT
-        if self.memory.places.is_cuda:
-            places = places.pin_memory()
-        self.memory.places[placed.slot].copy_(places, non_blocking=True)
+        assert self.memory.extras is not None
+        for rows, values in zip((self.memory.places, self.memory.extras), tables, strict=True):
+            row = values.pin_memory() if rows.is_cuda else values
+            rows[placed.slot].copy_(row, non_blocking=True)
 
 
 def _lengths(blob: AdapterBlob) -> list[int]:

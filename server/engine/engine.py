@@ -8,10 +8,23 @@ import torch
 
 from server.engine.bell import Bell
 from server.engine.config import EngineConfig
-from server.engine.messages import Abort, Command, Pin, Stats, StepReport, Submit, Token, Unpin, Warm
+from server.engine.messages import (
+    Abort,
+    Command,
+    Pin,
+    Prepare,
+    Stats,
+    StepReport,
+    Submit,
+    Token,
+    Unpin,
+    Warm,
+)
 from server.engine.pins import Pins
+from server.engine.preparer import Preparer
 from server.engine.runner import Launched, Runner
-from server.engine.scheduler import Chosen, Scheduler
+from server.engine.scheduler import Scheduler
+from server.engine.sequence import Chosen
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +40,7 @@ class Engine:
         config: EngineConfig,
         scheduler: Scheduler,
         runner: Runner,
+        preparer: Preparer,
         overlap: bool = False,
         bell: Bell | None = None,
     ) -> None:
@@ -38,6 +52,7 @@ class Engine:
         self._scheduler = scheduler
         self._pins = Pins(scheduler.slots)
         self._runner = runner
+        self._preparer = preparer
         self._inbox: deque[Command] = deque()
         self._overlap = overlap
         self._under_way: Launched | None = None
@@ -52,7 +67,8 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        return not self._inbox and self._under_way is None and self._scheduler.is_idle()
+        is_at_rest = self._under_way is None and self._preparer.is_idle
+        return not self._inbox and is_at_rest and self._scheduler.is_idle()
 
     def step(self) -> StepReport:
         """One turn of the loop; an empty report where nothing could run."""
@@ -68,10 +84,11 @@ class Engine:
         if self._debug_checks or (not chosen and self._scheduler.is_idle()):
             self._scheduler.check()
         tokens, self._tokens = self._tokens, []
-        return StepReport(tokens, self._scheduler.take_failures(), self.stats())
+        return StepReport(tokens, self._scheduler.take_failures(), self.stats(), self._preparer.take())
 
     def close(self) -> None:
         self._scheduler.slots.close()
+        self._preparer.close()
         self.bell.close()
 
     def _take_in(self) -> None:
@@ -79,6 +96,8 @@ class Engine:
             command = self._inbox.popleft()
             if isinstance(command, Submit):
                 self._scheduler.add(command)
+            elif isinstance(command, Prepare):
+                self._preparer.begin(command)
             elif isinstance(command, Abort):
                 self._scheduler.abort(command.id)
             elif isinstance(command, (Warm, Pin, Unpin)):

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from adapters.manifest import BaseShapes
+
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """How one sequence's tokens are chosen; checked by the front, trusted by the engine."""
@@ -45,6 +47,21 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=Tru
     arrived_at: float
     # How many of `tokens` are an answer already given out (a resubmission after a lost engine).
     num_answered: int = 0
+    # How many of `tokens`, the first, are the adapter's virtual ones: FIRST_VIRTUAL and on.
+    num_virtual: int = 0
+    # Whether their keys and values come with the adapter, and are not computed.
+    has_keys: bool = False
+
+
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Make an uploaded adapter ready for the base as it is served, beside the running steps.
+
+    folder: where its files are. manifest: of its check, in JSON.
+    """
+
+    id: int
+    folder: str
+    manifest: str
 
 
 class Abort(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -77,7 +94,7 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Leave the loop and exit."""
 
 
-Command = Submit | Abort | Warm | Pin | Unpin | Stop
+Command = Submit | Prepare | Abort | Warm | Pin | Unpin | Stop
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True):
@@ -153,12 +170,22 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     refusals: list[Refused] = []
 
 
+class Prepared(msgspec.Struct, frozen=True, array_like=True):
+    """What came of a Prepare. manifest: as it now is. problems: of the adapter. failure: of the server."""
+
+    id: int
+    manifest: str = ""
+    problems: tuple[str, ...] = ()
+    failure: str = ""
+
+
 class StepReport(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """One message for each step."""
 
     tokens: list[Token]
     failures: list[Failure]
     stats: Stats
+    prepared: list[Prepared] = []
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):
@@ -166,8 +193,8 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True
 
     family: str
     vocab_size: int
-    # Every linear that an adapter may change: name -> (out_features, in_features).
-    linears: dict[str, tuple[int, int]]
+    # What adapters are checked against.
+    shapes: BaseShapes
     block_size: int
     num_blocks: int
     adapter_slots: int

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from server.engine.batch import ids_of
-from server.engine.scheduler import Chosen
+from server.engine.sequence import Chosen
 from server.kernels.attention import PagedPlan
 from server.kernels.lora import AdapterMemory, SlotBatch
 from server.kernels.tiles import CHUNK_ROWS, DECODE_ROWS, make_tiles
-from server.model.step import SlotLora, Step
+from server.model.linears import SlotLora
+from server.model.step import Step
 
 Ints = NDArray[np.int32]
 # Decode steps of more rows are no business of the decode kernels.
@@ -32,6 +33,8 @@ class Layout:
     tile_rows: int
     # Rows whose next token is wanted; None: every row's.
     sampled: int | None
+    # Whether some adapter has vectors.
+    adjusts: bool = False
     longest: int = 1
     total_context: int = 0
     longest_context: int = 0
@@ -56,14 +59,14 @@ class Layout:
         )
         lora = None
         if memory is not None and self.tiles:
-            lora = SlotLora(memory, SlotBatch(slots, tiles.view(-1, 3), self.tile_rows))
+            lora = SlotLora(memory, SlotBatch(slots, tiles.view(-1, 3), self.tile_rows), self.adjusts)
         rows = None if self.sampled is None else sampled
         return Step(token_ids, positions, plan, lora, rows, previous)
 
 
-def decode_layout(bucket: int, has_adapters: bool) -> Layout:
+def decode_layout(bucket: int, has_adapters: bool, adjusts: bool = False) -> Layout:
     """Of a step of decodes that is padded to `bucket` rows."""
-    return Layout(bucket, bucket, bucket if has_adapters else 0, DECODE_ROWS, None)
+    return Layout(bucket, bucket, bucket if has_adapters else 0, DECODE_ROWS, None, adjusts)
 
 
 def most_ints(max_running: int, step_tokens: int, most_blocks: int) -> int:
@@ -72,8 +75,11 @@ def most_ints(max_running: int, step_tokens: int, most_blocks: int) -> int:
     return 3 * tokens + (7 + most_blocks) * max(max_running, MOST_DECODES) + 3 * (tokens + 1) + 1
 
 
-def pack(chosen: list[Chosen], bucket: int | None = None) -> tuple[Ints, Layout]:
-    """`chosen` as sorted by slot. bucket: decodes are padded to so many rows, each with a tile of its own."""
+def pack(chosen: list[Chosen], bucket: int | None = None, adjusts: bool = False) -> tuple[Ints, Layout]:
+    """`chosen` as sorted by slot. bucket: decodes are padded to so many rows, each with a tile of its own.
+
+    adjusts: whether some adapter of theirs has vectors.
+    """
     lengths = np.array([c.num_tokens for c in chosen])
     contexts = np.array([c.start + c.num_tokens for c in chosen])
     slots = np.repeat([c.sequence.slot or 0 for c in chosen], lengths)
@@ -105,6 +111,7 @@ def pack(chosen: list[Chosen], bucket: int | None = None) -> tuple[Ints, Layout]
         tiles=bucket if bucket is not None and len(tiles) else len(tiles),
         tile_rows=tile_rows,
         sampled=None if len(sampled) == len(slots) else len(sampled),
+        adjusts=adjusts,
         longest=int(lengths.max()),
         total_context=0 if decodes else int(contexts.sum()),
         longest_context=0 if decodes else int(contexts.max()),

@@ -1,17 +1,24 @@
 """The device's side of a step on kernels: one copy to the device, one replayed graph where all decode."""
 
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from server.engine.batch import sort_by_slot
+from server.engine.beyond import Beyond, beyond_pairs, write_prefixes
 from server.engine.graphs import Graphs, bucket_of
-from server.engine.paged import MOST_DECODES, Layout, most_ints, pack
+from server.engine.paged import MOST_DECODES, Ints, Layout, most_ints, pack
 from server.engine.runner import Launched, rows_of
 from server.engine.sampler import Drawn, Row, draw, is_greedy
-from server.engine.scheduler import Chosen
+from server.engine.sequence import Chosen
+from server.engine.slots import AdapterSlots
 from server.engine.transfer import Transfers
 from server.kernels.fused_cuda import greedy
 from server.kernels.lora import AdapterMemory
 from server.model.decoder import Decoder, KvCache
+from server.model.linears import SlotLora
+from server.model.step import Step
 
 
 class PagedRunner:
@@ -22,6 +29,7 @@ class PagedRunner:
         decoder: Decoder,
         cache: KvCache,
         block_size: int,
+        slots: AdapterSlots,
         memory: AdapterMemory,
         max_running: int,
         step_tokens: int,
@@ -30,6 +38,7 @@ class PagedRunner:
         self._decoder = decoder
         self._cache = cache
         self._block_size = block_size
+        self._slots = slots
         self._memory = memory
         device = decoder.embedding.device
         size = most_ints(max_running, step_tokens, -(-max_context // block_size))
@@ -37,29 +46,57 @@ class PagedRunner:
         # The tokens of the step before, which the host may not know yet.
         rows = max(max_running, MOST_DECODES)
         self._previous = torch.zeros(rows, dtype=torch.int32, device=device)
-        self._graphs = Graphs(self._forward, self._transfers.array, max_running)
+        self.graphs = Graphs(self._forward, self._transfers.array, max_running)
 
     @torch.inference_mode()
     def launch(self, chosen: list[Chosen]) -> Launched:
         chosen = sort_by_slot(chosen)
-        bucket = bucket_of(chosen)
-        ints, layout = pack(chosen, bucket)
-        sent = self._transfers.send(ints)
-        logits, tokens = self._forward(layout, sent) if bucket is None else self._graphs.replay(layout)
+        beyond = beyond_pairs(chosen, self._slots.blob, self._decoder.config)
+        write_prefixes(chosen, self._slots.blob, self._cache, self._block_size)
+        bucket = bucket_of(chosen) if beyond.fits_graph else None
+        ints, layout = pack(chosen, bucket, beyond.adjusts)
+        if bucket is not None:
+            logits, tokens = self._replay(layout, ints)
+        elif beyond.fits_graph:
+            logits, tokens = self._forward(layout, self._transfers.send(ints))
+        else:
+            return self._launch_beyond(chosen, beyond, layout, ints)
         rows = rows_of(chosen)
         if not rows:
             return Launched(chosen, None)
         return Launched(chosen, self._draw(logits[: len(rows)], tokens[: len(rows)], rows).sent())
 
-    def _forward(self, layout: Layout, ints: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _replay(self, layout: Layout, ints: Ints) -> tuple[Tensor, Tensor]:
+        if layout not in self.graphs:
+            self.graphs.add(layout, kept=self._previous)
+        self._transfers.send(ints)
+        return self.graphs.replay(layout)
+
+    def _forward(self, layout: Layout, ints: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [sampled, vocab] and the likeliest tokens [sampled], which the next step may look up."""
-        step = layout.step(ints, self._block_size, self._memory, self._previous)
-        logits = self._decoder.forward(step, self._cache)
+        logits = self._decoder.forward(self._step(layout, ints), self._cache)
         tokens = greedy(logits)
         self._previous[: tokens.shape[0]].copy_(tokens)
         return logits, tokens
 
-    def _draw(self, logits: torch.Tensor, tokens: torch.Tensor, rows: list[Row]) -> Drawn:
+    def _launch_beyond(self, chosen: list[Chosen], beyond: Beyond, layout: Layout, ints: Ints) -> Launched:
+        """No graph; what adapters bring beside their linears is plain torch."""
+        step = replace(self._step(layout, self._transfers.send(ints)), whole=beyond.whole)
+        if isinstance(step.lora, SlotLora):
+            step = replace(step, lora=replace(step.lora, split=beyond.split))
+        logits = self._decoder.forward(step, self._cache)
+        rows = rows_of(chosen)
+        if not rows:
+            return Launched(chosen, None)
+        drawn = draw(logits, rows)
+        self._previous[: len(rows)].copy_(drawn.tokens)
+        return Launched(chosen, drawn.sent())
+
+    def _step(self, layout: Layout, ints: Tensor) -> Step:
+        return layout.step(ints, self._block_size, self._memory, self._previous)
+
+    def _draw(self, logits: Tensor, tokens: Tensor, rows: list[Row]) -> Drawn:
+        """What the rows ask for, given their likeliest tokens."""
         if is_greedy(rows):
             return Drawn(rows, tokens)
         drawn = draw(logits, rows)

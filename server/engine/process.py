@@ -88,7 +88,7 @@ def serve(engine: Engine, mailbox: Mailbox) -> None:
         steps = engine.num_steps
         report = engine.step()
         now = time.monotonic()
-        is_news = report.tokens or report.failures or _tiers(report.stats) != tiers
+        is_news = report.tokens or report.failures or report.prepared or _tiers(report.stats) != tiers
         if is_news or now - reported_at >= TICK_SECONDS:
             mailbox.put(report)
             reported_at, tiers = now, _tiers(report.stats)

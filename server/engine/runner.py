@@ -1,18 +1,18 @@
 """The device's side of a step: decoder, KV cache, packed adapters, sampler."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from server.engine.batch import build_step, sort_by_slot
+from server.engine.beyond import beyond_pairs, write_prefixes
 from server.engine.sampler import Drawn, Row, Sampled, draw
-from server.engine.scheduler import Chosen
+from server.engine.sequence import Chosen, Sequence
 from server.engine.slots import AdapterSlots
-from server.kernels.lora import LoraPack
-from server.model.adapter import pack
 from server.model.decoder import Decoder, KvCache
+from server.model.packs import Packs, pack
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,15 @@ class Runner(Protocol):
 
 
 def rows_of(chosen: list[Chosen]) -> list[Row]:
-    return [
-        Row(c.sequence.id, c.sequence.request.sampling, c.sequence.tokens, c.sequence.num_prompt)
-        for c in chosen
-        if c.samples
-    ]
+    return [_row(choice.sequence) for choice in chosen if choice.samples]
+
+
+def _row(sequence: Sequence) -> Row:
+    request, history, num_prompt = sequence.request, sequence.tokens, sequence.num_prompt
+    if request.num_virtual:
+        # What was never said is no part of what penalties look at.
+        history, num_prompt = history[request.num_virtual :], num_prompt - request.num_virtual
+    return Row(sequence.id, request.sampling, history, num_prompt)
 
 
 class TorchRunner:
@@ -50,7 +54,7 @@ class TorchRunner:
         self._slots = slots
         # The packs of the last step's adapters: consecutive steps mostly run the same ones.
         self._packed_for: tuple[str, ...] = ()
-        self._packs: list[dict[str, LoraPack]] | None = None
+        self._packs: Packs | None = None
         # The tokens of the step before.
         self._previous: Tensor | None = None
 
@@ -59,7 +63,10 @@ class TorchRunner:
         chosen = sort_by_slot(chosen)
         packs = self._packs_of(chosen)
         device = self._decoder.embedding.device
+        blob_of, config = self._slots.blob, self._decoder.config
+        write_prefixes(chosen, blob_of, self._cache, self._block_size)
         step = build_step(chosen, packs, self._block_size, device, self._previous)
+        step = replace(step, whole=beyond_pairs(chosen, blob_of, config).whole)
         logits = self._decoder.forward(step, self._cache)
         rows = rows_of(chosen)
         if not rows:
@@ -68,7 +75,7 @@ class TorchRunner:
         self._previous = drawn.tokens
         return Launched(chosen, drawn.sent())
 
-    def _packs_of(self, chosen: list[Chosen]) -> list[dict[str, LoraPack]] | None:
+    def _packs_of(self, chosen: list[Chosen]) -> Packs | None:
         """Keyed by content digest, so a pack can never stand for another adapter than it was made of."""
         digests = tuple(dict.fromkeys(c.sequence.request.adapter for c in chosen if c.sequence.slot))
         if digests != self._packed_for:

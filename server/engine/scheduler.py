@@ -3,28 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from server.engine.blocks import BlockPool
 from server.engine.messages import Failure, Started, Submit, Token
 from server.engine.prefixes import Prefixes
 from server.engine.queue import FairQueue
 from server.engine.sampler import Sampled
-from server.engine.sequence import UNKNOWN, Sequence
+from server.engine.sequence import UNKNOWN, Chosen, Sequence
 from server.engine.slots import AdapterSlots, AdapterUnavailable
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The step computes `num_tokens` of the sequence's tokens, from `start` on.
-
-    samples: it reaches the last token, so that a new one follows.
-    """
-
-    sequence: Sequence
-    num_tokens: int
-    start: int
-    samples: bool
 
 
 class Scheduler:
@@ -114,7 +100,8 @@ class Scheduler:
         """Appends the sequence's share of the step; returns its tokens."""
         num_tokens = self._grow(sequence, budget)
         if num_tokens:
-            choice = Chosen(sequence, num_tokens, sequence.computed, num_tokens == sequence.remaining)
+            samples, written = num_tokens == sequence.remaining, sequence.unwritten
+            choice = Chosen(sequence, num_tokens, sequence.computed + written, samples, written)
             chosen.append(choice)
             # A new token costs as much as one computed: answers weigh twice what prompts do.
             self.queue.charge(sequence.request.tenant, num_tokens + choice.samples)
@@ -127,7 +114,7 @@ class Scheduler:
         """
         row = 0
         for choice in chosen:
-            choice.sequence.computed += choice.num_tokens
+            choice.sequence.computed += choice.written + choice.num_tokens
             if choice.samples:
                 choice.sequence.tokens.append(UNKNOWN)
                 choice.sequence.pending_row = row
@@ -145,7 +132,7 @@ class Scheduler:
                 continue
             if new is not None and new.token is not None:
                 sequence.tokens[choice.start + choice.num_tokens] = new.token
-            self._prefixes.publish(sequence, choice.start, choice.start + choice.num_tokens)
+            self._prefixes.publish(sequence, choice.start - choice.written, choice.start + choice.num_tokens)
             if new is None or new.token is None:
                 continue
             finish = sequence.finish_reason(choice.start + choice.num_tokens + 1)
@@ -195,7 +182,7 @@ class Scheduler:
             self.prefix_queried += len(sequence.tokens)
             self.prefix_hit += sequence.computed
             sequence.first_scheduled_at = self._clock()
-            sequence.cached_tokens = sequence.computed
+            sequence.cached_tokens = max(0, sequence.computed - request.num_virtual)
         return True
 
     def _acquire(self, sequence: Sequence) -> int | None:
@@ -230,7 +217,8 @@ class Scheduler:
         Returns how many tokens the step takes; 0 if the sequence itself had to step back.
         """
         num_tokens = min(sequence.remaining, budget)
-        needed = self.blocks.blocks_for(sequence.computed + num_tokens) - len(sequence.blocks)
+        end = sequence.computed + sequence.unwritten + num_tokens
+        needed = self.blocks.blocks_for(end) - len(sequence.blocks)
         while needed > self.blocks.num_free:
             victim = self.running[-1]
             self._preempt(victim)

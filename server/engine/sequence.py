@@ -54,8 +54,14 @@ class Sequence:
         return len(self.tokens) - self.num_prompt
 
     @property
+    def unwritten(self) -> int:
+        """Tokens before the next one to compute whose keys come with the adapter and are not written yet."""
+        return max(0, self.request.num_virtual - self.computed) if self.request.has_keys else 0
+
+    @property
     def remaining(self) -> int:
-        return len(self.tokens) - self.computed
+        """Tokens to compute."""
+        return len(self.tokens) - self.computed - self.unwritten
 
     @property
     def is_pending(self) -> bool:
@@ -76,3 +82,18 @@ class Sequence:
         if answered > sampling.min_new_tokens and self.tokens[length - 1] in sampling.stop_token_ids:
             return "stop"
         return "length" if answered >= sampling.max_new_tokens else ""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The step computes `num_tokens` of the sequence's tokens, from `start` on.
+
+    samples: it reaches the last token, so that a new one follows. written: tokens just before `start` whose
+    keys and values, which come with the adapter, go to the cache in the same step.
+    """
+
+    sequence: Sequence
+    num_tokens: int
+    start: int
+    samples: bool
+    written: int = 0

@@ -42,11 +42,14 @@ class AdapterMemory:
     The last number of a slot's first row is its generation.
     A is [rank, in] and B [out, rank rounded up to 8], both row-major, the scale folded into B.
     max_rank: no adapter's rank is higher.
+    extras: int32 [slots + 1, layers, 7, 4] (gain_at, bias_at, input_gain_at, -1), where a linear's vectors of
+    float32 stand, in the same units; -1 where there is none. None: no adapter has any.
     """
 
     weights: Tensor
     places: Tensor
     max_rank: int = 256
+    extras: Tensor | None = None
 
 
 @dataclass(frozen=True)

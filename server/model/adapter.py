@@ -1,21 +1,26 @@
-"""An adapter in the shape of the decoder's linears: one contiguous blob, and packs of several of them."""
+"""An adapter in the shape of the decoder's linears: one contiguous blob."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adapters.normal import LowRank
-from server.kernels.lora import LoraPack
-from server.model.config import ModelConfig
-from server.model.step import FUSED, linear_parts
+from adapters.normal import AdapterWeights
+from server.model.finite import is_finite
+from server.model.tables import from_tables
 
 # Memory for so many elements of a dtype.
 Allocate = Callable[[int, torch.dtype], Tensor]
 # Elements; what begins at a multiple can be read 16 bytes at a time.
 ALIGNMENT = 8
+# Stands for a layer's number where the tables do.
+_TABLES = -1
+# What a vector is, in the order of a slot's row of AdapterMemory.extras.
+GAIN, BIAS, INPUT_GAIN = range(3)
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,62 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Vector:
+    """One float32 vector of a linear, at `at` (elements of the blob): `kind` says what it does.
+
+    GAIN and BIAS work on columns [column, column + width) of the decoder's linear, INPUT_GAIN on its input.
+    """
+
+    layer: int
+    linear: str
+    part: int
+    column: int
+    kind: int
+    width: int
+    at: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """What an adapter brings beside its linears (see server/model/tables.py), at `at` (elements)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    at: int
+
+
+@dataclass(frozen=True)
 class AdapterBlob:
-    """All pairs of one adapter, one after another, with the scale folded into b."""
+    """All of one adapter, layer by layer and then its tables, with the scale folded into b.
+
+    vocab_size: tokens that it knows; 0: those of the base.
+    """
 
     flat: Tensor
     pairs: tuple[Pair, ...]
+    vectors: tuple[Vector, ...] = ()
+    tables: tuple[Table, ...] = ()
+    vocab_size: int = 0
 
     @property
     def num_bytes(self) -> int:
         return self.flat.numel() * self.flat.element_size()
+
+    @cached_property
+    def weights(self) -> AdapterWeights:
+        """What it brings beside its linears, inside the blob."""
+        return from_tables({table.name: self.table(table) for table in self.tables})
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether low-rank pairs are all it has."""
+        return not self.vectors and not self.tables
+
+    @cached_property
+    def has_split_inputs(self) -> bool:
+        """Whether linears that are one in the decoder need inputs of their own."""
+        return any(v.kind == INPUT_GAIN and v.linear in ("qkv", "gate_up") for v in self.vectors)
 
     def a(self, pair: Pair) -> Tensor:
         """[rank, in]."""
@@ -53,28 +105,49 @@ class AdapterBlob:
 
     def b(self, pair: Pair) -> Tensor:
         """[rank, out]."""
-        padded = _round_up(pair.rank)
+        padded = round_up(pair.rank)
         whole = self.flat[pair.b_at : pair.b_at + pair.width_out * padded].view(pair.width_out, padded)
         return whole[:, : pair.rank].T
 
-    def layers(self) -> list[slice]:
-        """Where each layer's pairs stand, one after another; a layer that is not changed has none."""
-        starts = [self.pairs[i].a_at for i in range(len(self.pairs)) if self._begins_layer(i)]
-        return [slice(*ends) for ends in zip(starts, [*starts[1:], self.flat.numel()], strict=True)]
+    def vector(self, vector: Vector) -> Tensor:
+        """[width] float32."""
+        return self._view(vector.at, (vector.width,), torch.float32)
 
-    def _begins_layer(self, index: int) -> bool:
-        return index == 0 or self.pairs[index].layer != self.pairs[index - 1].layer
+    def table(self, table: Table) -> Tensor:
+        return self._view(table.at, table.shape, table.dtype)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Everything in it, and what it is."""
+        for pair in self.pairs:
+            yield f"low-rank pair of {pair.linear} in layer {pair.layer}", self.a(pair)
+            yield f"low-rank pair of {pair.linear} in layer {pair.layer}", self.b(pair)
+        for vector in self.vectors:
+            yield f"vector of {vector.linear} in layer {vector.layer}", self.vector(vector)
+        for table in self.tables:
+            yield table.name, self.table(table)
+
+    def overflows(self) -> str:
+        """What in it is no finite number; "" if all is. Not by `flat`, whose vectors are of another dtype."""
+        return next((what for what, tensor in self.tensors() if not is_finite(tensor)), "")
+
+    def layers(self) -> list[slice]:
+        """Where each layer's part stands, one after another, the tables last; a layer unchanged has none."""
+        starts = list(self._starts().values())
+        return [slice(*ends) for ends in zip(starts, [*starts[1:], self.flat.numel()], strict=True)]
 
     def moved(self, flat: Tensor, starts: list[int]) -> "AdapterBlob":
         """The same adapter inside another tensor, in which its layers begin at `starts`."""
-        shift_of = {}
-        for old, new in zip(self.layers(), starts, strict=True):
-            shift_of[old.start] = new - old.start
-        pairs, shift = [], 0
-        for pair in self.pairs:
-            shift = shift_of.get(pair.a_at, shift)
-            pairs.append(replace(pair, a_at=pair.a_at + shift, b_at=pair.b_at + shift))
-        return AdapterBlob(flat, tuple(pairs))
+        old = self._starts()
+        shift = {layer: new - at for (layer, at), new in zip(old.items(), starts, strict=True)}
+        return replace(
+            self,
+            flat=flat,
+            pairs=tuple(
+                replace(p, a_at=p.a_at + shift[p.layer], b_at=p.b_at + shift[p.layer]) for p in self.pairs
+            ),
+            vectors=tuple(replace(v, at=v.at + shift[v.layer]) for v in self.vectors),
+            tables=tuple(replace(t, at=t.at + shift[_TABLES]) for t in self.tables),
+        )
 
     def places(self, num_layers: int) -> Tensor:
         """[layers, 7, 4] int32, a slot's rows of AdapterMemory.places."""
@@ -83,88 +156,26 @@ class AdapterBlob:
             rows[pair.layer][pair.part] = (pair.a_at // ALIGNMENT, pair.b_at // ALIGNMENT, pair.rank, 0)
         return torch.from_numpy(np.array(rows, dtype=np.int32))
 
+    def extras(self, num_layers: int) -> Tensor:
+        """[layers, 7, 4] int32, a slot's rows of AdapterMemory.extras."""
+        extras = np.full((num_layers, 7, 4), -1, dtype=np.int32)
+        for vector in self.vectors:
+            extras[vector.layer, vector.part, vector.kind] = vector.at // ALIGNMENT
+        return torch.from_numpy(extras)
 
-def make_blob(
-    weights: Mapping[str, LowRank],
-    config: ModelConfig,
-    dtype: torch.dtype,
-    allocate: Allocate | None = None,
-) -> AdapterBlob:
-    """From the normal form, whose names are those of the checkpoint's linears.
+    def _view(self, at: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        size = math.prod(shape) * dtype.itemsize // self.flat.element_size()
+        return self.flat[at : at + size].view(dtype).view(shape)
 
-    allocate: where the blob stands, whatever was there before; fresh memory unless told.
-    """
-    pairs: list[Pair] = []
-    at = 0
-    for layer, linear, part, name, column in _places(config):
-        low_rank = weights.get(name)
-        if low_rank is None:
-            continue
-        rank, width_in, width_out = *low_rank.a.shape, low_rank.b.shape[0]
-        b_at = at + _round_up(rank * width_in)
-        pairs.append(Pair(layer, linear, part, column, rank, width_in, width_out, at, b_at))
-        at = b_at + width_out * _round_up(rank)
-    assert len(pairs) == len(weights), "an adapter changes a linear that the base does not have"
-    flat = (allocate or _fresh)(at, dtype)
-    if at > sum(pair.rank * (pair.width_in + pair.width_out) for pair in pairs):
-        # Between the pairs and beside the ranks.
-        flat.zero_()
-    blob = AdapterBlob(flat, tuple(pairs))
-    names = {(layer, linear, column): name for layer, linear, _, name, column in _places(config)}
-    for pair in pairs:
-        low_rank = weights[names[pair.layer, pair.linear, pair.column]]
-        blob.a(pair).copy_(low_rank.a)
-        blob.b(pair).copy_(low_rank.b.T)
-    return blob
+    def _starts(self) -> dict[int, int]:
+        """Layer -> where its part begins; the tables' is _TABLES."""
+        begun = [(p.layer, p.a_at) for p in self.pairs] + [(v.layer, v.at) for v in self.vectors]
+        begun += [(_TABLES, t.at) for t in self.tables]
+        starts: dict[int, int] = {}
+        for layer, at in sorted(begun, key=lambda each: each[1]):
+            starts.setdefault(layer, at)
+        return starts
 
 
-def _fresh(num_elements: int, dtype: torch.dtype) -> Tensor:
-    return torch.empty(num_elements, dtype=dtype)
-
-
-def _round_up(count: int) -> int:
+def round_up(count: int) -> int:
     return -(-count // ALIGNMENT) * ALIGNMENT
-
-
-def pack(blobs: list[AdapterBlob], config: ModelConfig) -> list[dict[str, LoraPack]]:
-    """The pairs of several adapters side by side, for every layer and linear that any of them changes."""
-    by_place: dict[tuple[int, str], list[tuple[int, AdapterBlob, Pair]]] = {}
-    for index, blob in enumerate(blobs):
-        for pair in blob.pairs:
-            by_place.setdefault((pair.layer, pair.linear), []).append((index, blob, pair))
-    widths = _output_widths(config)
-    packs: list[dict[str, LoraPack]] = [{} for _ in range(config.num_layers)]
-    for (layer, linear), members in by_place.items():
-        packs[layer][linear] = _pack_linear(members, len(blobs), widths[linear])
-    return packs
-
-
-def _pack_linear(members: list[tuple[int, AdapterBlob, Pair]], num_adapters: int, width: int) -> LoraPack:
-    bounds = [0] * (num_adapters + 1)
-    for index, _, pair in members:
-        bounds[index + 1] += pair.rank
-    for index in range(num_adapters):
-        bounds[index + 1] += bounds[index]
-    a = torch.cat([blob.a(pair) for _, blob, pair in members])
-    b = a.new_zeros(a.shape[0], width)
-    row = 0
-    for _, blob, pair in members:
-        b[row : row + pair.rank, pair.column : pair.column + pair.width_out] = blob.b(pair)
-        row += pair.rank
-    return LoraPack(a, b, tuple(bounds))
-
-
-def _places(config: ModelConfig) -> list[tuple[int, str, int, str, int]]:
-    """(layer, decoder's linear, part, checkpoint's linear, first column) of every linear."""
-    parts = linear_parts(config)
-    return [
-        (layer, linear, part.index, f"model.layers.{layer}.{name}", part.column)
-        for layer in range(config.num_layers)
-        for linear, names in FUSED.items()
-        for name, part in zip(names, parts[linear], strict=True)
-    ]
-
-
-def _output_widths(config: ModelConfig) -> dict[str, int]:
-    shapes = config.linear_shapes()
-    return {linear: sum(shapes[f"model.layers.0.{p}"][0] for p in parts) for linear, parts in FUSED.items()}

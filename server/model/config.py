@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Token ids from here on are an adapter's virtual tokens, in order; no vocabulary comes near.
+FIRST_VIRTUAL = 1 << 30
+
 
 class UnsupportedModel(ValueError):
     """The base is of a kind that this server does not run; the message says which part."""

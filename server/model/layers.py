@@ -21,6 +21,9 @@ class Weight(Protocol):
     def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
         """x [tokens, in] -> [tokens, out], with what the adapters add."""
 
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        """[out, in], as it is multiplied."""
+
 
 @dataclass(frozen=True)
 class DenseWeight:
@@ -32,6 +35,9 @@ class DenseWeight:
 
     def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
         return updated(F.linear(x, self.weight, bias), x, update)
+
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        return self.weight.to(dtype)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from server.kernels import int8, nf4
 from server.model.config import ModelConfig, UnsupportedModel, require_folder_or_id
 from server.model.decoder import Decoder, Layer
 from server.model.layers import DenseWeight, Linear, Rotary, Weight
+from server.model.parts import FUSED
 from server.model.prequantized import is_prequantized, read_nf4
-from server.model.step import FUSED
 
 QUANTIZATIONS = ("none", "nf4", "int8")
 
@@ -42,6 +42,21 @@ class Checkpoint:
         if name not in self._file_of:
             raise UnsupportedModel(f"the checkpoint lacks the tensor {name}")
         return self._file_of[name].get_tensor(name)  # type: ignore[no-any-return]
+
+    def names(self) -> list[str]:
+        return sorted(self._file_of)
+
+    def shape(self, name: str) -> list[int]:
+        return list(self._file_of[name].get_slice(name).get_shape())
+
+    def rows(self, name: str, count: int) -> Tensor:
+        """Up to `count` rows of a tensor, from its first to its last, evenly apart; a vector is one row."""
+        shape = self.shape(name)
+        if len(shape) < 2 or shape[0] <= count:
+            return self[name].reshape(-1)
+        source = self._file_of[name].get_slice(name)
+        places = [i * (shape[0] - 1) // (count - 1) for i in range(count)]
+        return torch.cat([source[place : place + 1].reshape(-1) for place in places])
 
 
 def _read_ahead(path: Path) -> None:

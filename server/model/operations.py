@@ -23,23 +23,29 @@ class Operations:
     angles(rotary, positions): what `attend` takes as `angles`, once a step.
     attend(qkv, heads, norms, angles, positions, k_cache, v_cache, plan) -> [tokens, heads * dim].
     gated(gate_up, x, update): x [tokens, hidden] -> silu(gate) * up [tokens, ffn].
-    add_rms_norm is shaped as in server/kernels/fused.py.
+    add_rms_norm and silu_mul are shaped as in server/kernels/fused.py.
     """
 
     embed: Callable[[Tensor, Tensor | None, Tensor], Tensor]
     angles: Callable[[Pair, Tensor], Pair]
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
     gated: Callable[[Linear, Tensor, Update | None], Tensor]
+    silu_mul: Callable[[Tensor], Tensor]
     attend: Callable[..., Tensor]
 
 
 def embed(token_ids: Tensor, previous: Tensor | None, table: Tensor) -> Tensor:
-    if previous is not None:
-        known = token_ids >= 0
-        # A token that could not be sampled is -1; whatever stands for it, its sequence has failed.
-        found = previous[torch.where(known, 0, -token_ids - 1)].clamp(min=0)
-        token_ids = torch.where(known, token_ids, found)
-    return F.embedding(token_ids, table)
+    return F.embedding(resolve(token_ids, previous), table)
+
+
+def resolve(token_ids: Tensor, previous: Tensor | None) -> Tensor:
+    """token_ids [tokens] with previous[r] in the place of -(r + 1)."""
+    if previous is None:
+        return token_ids
+    known = token_ids >= 0
+    # A token that could not be sampled is -1; whatever stands for it, its sequence has failed.
+    found = previous[torch.where(known, 0, -token_ids - 1)].clamp(min=0)
+    return torch.where(known, token_ids, found)
 
 
 def angles(rotary: Pair, positions: Tensor) -> Pair:
@@ -75,7 +81,7 @@ def gated(gate_up: Linear, x: Tensor, update: Update | None) -> Tensor:
     return silu_mul(gate_up(x, update))
 
 
-TORCH = Operations(embed, angles, add_rms_norm, gated, attend)
+TORCH = Operations(embed, angles, add_rms_norm, gated, silu_mul, attend)
 
 
 def kernels() -> Operations:
@@ -93,5 +99,6 @@ def kernels() -> Operations:
         angles=lambda rotary, positions: rotary,
         add_rms_norm=fused_cuda.add_rms_norm,
         gated=gated,
+        silu_mul=fused_cuda.silu_mul,
         attend=attention_cuda.attend,
     )

@@ -11,7 +11,7 @@ from loadtests.kernels import KernelConfig, linears
 from loadtests.synthetic import config_of
 from loadtests.update_times import Tenants, with_pairs
 from lorikeet.cli.main import main
-from server.model.step import linear_parts
+from server.model.parts import linear_parts
 
 CPU = torch.device("cpu")
 

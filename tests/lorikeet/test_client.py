@@ -24,9 +24,10 @@ def test_model_is_a_record_of_the_contract(server, client):
 
 def test_tokenize_takes_text_and_chat(server, client):
     assert client.tokenize("hi") == [1, 2]
-    assert client.tokenize([{"role": "user", "content": "hi"}]) == [1, 2]
+    assert client.tokenize([{"role": "user", "content": "hi"}], adapter="legal@2") == [1, 2]
     text, chat = server.inference.requests
     assert (text.text, chat.chat.messages[0].content) == ("hi", "hi")
+    assert (text.adapter_id, chat.adapter_id) == ("", "legal@2")
     with pytest.raises(errors.InvalidRequest):
         client.tokenize([{"role": "user"}])
 

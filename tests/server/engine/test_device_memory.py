@@ -15,17 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from adapters.normal import LowRank
+from adapters.normal import AdapterWeights, LinearChange, LowRank
 from server.engine.arena import Extents
 from server.engine.batch import build_step, sort_by_slot
 from server.engine.copy_lane import CopyLane
 from server.engine.device_memory import Arena, Placed
 from server.engine.host_cache import HostCache
 from server.engine.paged import Layout, decode_layout, pack
-from server.engine.scheduler import Chosen
-from server.engine.sequence import UNKNOWN, Sequence
+from server.engine.sequence import UNKNOWN, Chosen, Sequence
 from server.engine.slots import AdapterSlots, AdapterUnavailable
-from server.model.adapter import AdapterBlob, Allocate, make_blob
+from server.model.adapter import AdapterBlob, Allocate
+from server.model.blob import make_blob
 from server.model.config import ModelConfig
 from server.model.step import Step
 
@@ -93,7 +93,8 @@ def pairs_of(digest: str) -> dict[str, LowRank]:
 
 
 def blob_of(digest: str, allocate: Allocate | None = None) -> AdapterBlob:
-    return make_blob(pairs_of(digest), CONFIG, torch.bfloat16, allocate)
+    linears = {name: LinearChange(pair) for name, pair in pairs_of(digest).items()}
+    return make_blob(AdapterWeights(linears), CONFIG, torch.bfloat16, allocate)
 
 
 def make_arena(ranks: int, num_slots: int = 8, max_rank: int = 64) -> Arena:

@@ -13,7 +13,7 @@ from server.engine.build import build_engine
 from server.engine.config import EngineConfig
 from server.engine.reader import AdapterReader
 from server.engine.runner import Launched, TorchRunner
-from server.engine.scheduler import Chosen
+from server.engine.sequence import Chosen
 from server.model.adapter import AdapterBlob, Allocate
 from tests.toys import Driven, drive, make_adapter, store_adapter
 

@@ -9,8 +9,8 @@ from server.engine.messages import Abort, Command, Report, Sampling, StepReport,
 from server.engine.process import TICK_SECONDS, Mailbox, serve
 from server.engine.runner import Launched, TorchRunner
 from server.engine.sampler import Drawn, Row, draw
-from server.engine.scheduler import Chosen, Scheduler
-from server.engine.sequence import Sequence
+from server.engine.scheduler import Scheduler
+from server.engine.sequence import Chosen, Sequence
 from tests.toys import VOCAB, Driven, drive
 
 # Answers that repeat nothing, so that a token says where it belongs.

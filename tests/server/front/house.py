@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -13,6 +14,8 @@ from google.rpc import error_details_pb2 as details_pb
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_status import rpc_status
 
+from adapters.errors import InvalidAdapter
+from adapters.manifest import BaseShapes, Manifest
 from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.adapters_pb2_grpc import AdaptersStub
 from lorikeet.v1.inference_pb2_grpc import InferenceStub
@@ -28,12 +31,20 @@ MLP = {"gate_proj": (24, 16), "up_proj": (24, 16), "down_proj": (16, 24)}
 READY = Ready(
     family="llama",
     vocab_size=VOCAB,
-    linears={
-        f"model.layers.{layer}.{part}.{name}": shape
-        for layer in range(2)
-        for part, shapes in (("self_attn", SHAPES), ("mlp", MLP))
-        for name, shape in shapes.items()
-    },
+    shapes=BaseShapes(
+        {
+            f"model.layers.{layer}.{part}.{name}": shape
+            for layer in range(2)
+            for part, shapes in (("self_attn", SHAPES), ("mlp", MLP))
+            for name, shape in shapes.items()
+        },
+        vocab_size=VOCAB,
+        hidden_size=16,
+        num_layers=2,
+        num_kv_heads=1,
+        head_dim=8,
+        fingerprint="f" * 64,
+    ),
     block_size=4,
     num_blocks=100,
     adapter_slots=8,
@@ -103,6 +114,8 @@ class FakeLink:
         self.script: Script = lambda request: []
         self.submitted: list[Submit] = []
         self.aborted: list[int] = []
+        # What the engine finds wrong with every upload.
+        self.problems: list[str] = []
         self.loads = True
         self.fails: Exception | None = None
         self._ids = count(1)
@@ -136,6 +149,11 @@ class FakeLink:
         finally:
             if not over:
                 self._note(self.aborted, request.id)
+
+    async def prepare(self, folder: Path, manifest: Manifest) -> Manifest:
+        if self.problems:
+            raise InvalidAdapter(self.problems)
+        return manifest
 
     def wait(self, holds: Callable[[], bool]) -> None:
         """Until something noted makes it true."""

@@ -119,7 +119,7 @@ def test_a_long_prompt_is_tokenized_off_the_loop(house: House, monkeypatch: pyte
     house.link.ready = msgspec.structs.replace(READY, max_context=1000, num_blocks=1000)
     prompt = "the cat sat on the mat" * 200
     threads: list[str] = []
-    used = house.front._inference._text
+    used = house.front._inference._texts.base
     encode = used.encode
 
     def noting(prompt: str) -> list[int]:

@@ -13,15 +13,18 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from adapters.format import inspect
-from adapters.manifest import BaseShapes
 from adapters.prepared import load
 from server.kernels.attention import AttentionPlan, Chunk
 from server.kernels.lora import Segment
-from server.model.adapter import AdapterBlob, make_blob, pack
+from server.model.adapter import AdapterBlob
+from server.model.blob import make_blob
 from server.model.config import ModelConfig, UnsupportedModel
 from server.model.decoder import Decoder, KvCache
+from server.model.linears import LoraStep
 from server.model.loader import Checkpoint, load_decoder
-from server.model.step import LoraStep, Step
+from server.model.packs import pack
+from server.model.shapes import base_shapes
+from server.model.step import Step
 from tests.toys import FAMILIES, SMALL, VOCAB, make_adapter, make_model
 
 CPU = torch.device("cpu")
@@ -57,10 +60,9 @@ def forward(decoder: Decoder, prompts: list[list[int]], lora: LoraStep | None = 
 
 def blob_of(folder: Path, decoder: Decoder) -> AdapterBlob:
     """A PEFT folder in the decoder's shape."""
-    shapes = BaseShapes(decoder.config.linear_shapes())
-    pairs = load(folder, inspect(folder, shapes, 256), shapes, 256).pairs()
-    assert pairs is not None
-    return make_blob(pairs, decoder.config, torch.float32)
+    shapes = base_shapes(decoder.config)
+    manifest = inspect(folder, shapes, 256)
+    return make_blob(load(folder, manifest, shapes, 256), decoder.config, torch.float32)
 
 
 def prompts_of(*lengths: int) -> list[list[int]]:

@@ -1,0 +1,97 @@
+"""Uploads are made ready by a real engine process, beside what it answers."""
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from adapters import inspect
+from adapters.errors import InvalidAdapter, StoreUnavailable
+from adapters.manifest import Manifest
+from server.engine.messages import Prepare, Prepared
+from server.engine.preparer import Preparer
+from server.errors import NotReady
+from tests.server.test_engine_process import collect, request, running
+from tests.toys import make_adapter
+
+
+def weights_of(folder: Path) -> Path:
+    return folder / "adapter_model.safetensors"
+
+
+def test_an_upload_is_prepared_or_refused_while_answers_go_on(zoo: Any, tmp_path: Path) -> None:
+    dora = make_adapter(zoo.base, tmp_path / "dora", seed=3, r=4, use_dora=True)
+    large = make_adapter(zoo.base, tmp_path / "large", seed=4, r=2)
+    loud = {k: v * 3e5 if "lora_A" in k else v for k, v in load_file(weights_of(large)).items()}
+    save_file(loud, weights_of(large))
+
+    async def scenario() -> None:
+        async with running(zoo, dtype="float16") as link:
+            assert link.ready is not None
+            shapes = link.ready.shapes
+            answer = asyncio.create_task(collect(link, request(link, "", max_new_tokens=60)))
+            manifest = await link.prepare(dora, inspect(dora, shapes, 256))
+            assert manifest.conversion is not None and manifest.conversion.error < 1e-3
+            assert manifest.conversion.base == shapes.fingerprint
+            assert (dora / "prepared" / f"{shapes.fingerprint}.safetensors").is_file()
+            checked = inspect(large, shapes, 256)
+            with pytest.raises(InvalidAdapter, match="overflows torch.float16"):
+                await link.prepare(large, checked)
+            weights_of(large).unlink()
+            with pytest.raises((InvalidAdapter, StoreUnavailable)):
+                await link.prepare(large, checked)
+            assert len(await answer) == 60
+        with pytest.raises(NotReady):
+            await link.prepare(dora, manifest)
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_is_lost_while_it_prepares_is_said_at_once(zoo: Any, tmp_path: Path) -> None:
+    dora = make_adapter(zoo.base, tmp_path / "dora", seed=3, r=4, use_dora=True)
+
+    async def scenario() -> None:
+        async with running(zoo) as link:
+            assert link.ready is not None
+            asked = asyncio.create_task(link.prepare(dora, inspect(dora, link.ready.shapes, 256)))
+            while not link._preparing:
+                await asyncio.sleep(0)
+            # What was sent is still on its way when the process ends.
+            assert link._process is not None
+            link._process.kill()
+            with pytest.raises(NotReady, match="lost while it prepared"):
+                await asked
+            while link.ready is None:
+                await asyncio.sleep(0.01)
+            assert len(await collect(link, request(link, "", max_new_tokens=3))) == 3
+
+    asyncio.run(scenario())
+
+
+def test_what_was_begun_is_taken_once_and_faults_of_the_server_are_not_the_adapters() -> None:
+    gate = threading.Event()
+
+    def prepare(folder: Path, manifest: Manifest) -> Manifest:
+        assert gate.wait(10)
+        if folder.name == "bad":
+            raise InvalidAdapter(["one", "two"])
+        if folder.name == "broken":
+            raise OSError("/secret/path")
+        return manifest
+
+    preparer = Preparer(prepare)
+    manifest = Manifest("d", (), "lora", 2, 1, {}, "", "F32").to_json()
+    for number, name in enumerate(("good", "bad", "broken")):
+        preparer.begin(Prepare(number, name, manifest))
+    assert preparer.take() == [] and not preparer.is_idle
+    gate.set()
+    done: list[Prepared] = []
+    while not preparer.is_idle:
+        done += preparer.take()
+    assert done[0] == Prepared(0, manifest)
+    assert done[1] == Prepared(1, problems=("one", "two"))
+    assert done[2].failure and "secret" not in done[2].failure
+    preparer.close()
