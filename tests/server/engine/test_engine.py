@@ -68,6 +68,22 @@ def test_an_adapter_whose_bytes_changed_on_disk_is_never_served(zoo: Any, tmp_pa
     assert "changed on disk" in driven.failures[asked].message
 
 
+def test_what_was_prepared_and_changed_on_disk_is_never_served(zoo: Any, tmp_path: Path) -> None:
+    folder = make_adapter(zoo.base, tmp_path / "adapter", seed=51, r=2, use_dora=True)
+    digest = store_adapter(tmp_path / "store", zoo.base, folder, "victim")
+    first = drive(zoo.base, tmp_path / "store")
+    assert len(first.answers(first.submit(PROMPT, digest))[0]) == 12
+    (file,) = (tmp_path / "store" / "blobs" / digest[:2] / digest / "prepared").glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    driven = drive(zoo.base, tmp_path / "store")
+    asked = driven.submit(PROMPT, digest)
+    driven.drain()
+    assert driven.failures[asked].reason == "adapter"
+    assert "changed on disk" in driven.failures[asked].message
+
+
 @pytest.mark.parametrize("poison", [1e25, 3e38])
 def test_a_poisoned_adapter_fails_alone_and_its_neighbours_keep_their_tokens(
     zoo: Any, monkeypatch: pytest.MonkeyPatch, poison: float

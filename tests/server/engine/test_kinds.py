@@ -123,6 +123,17 @@ def test_every_kind_differs_from_the_base_and_added_tokens_are_said(plain: House
     assert max(expected(plain, "added", prompt_of("added"))) >= VOCAB
 
 
+def test_in_the_room_of_two_every_kind_answers_as_with_room_for_all(plain: House) -> None:
+    """Host memory for one, so that each is read, placed and evicted while others decode."""
+    kinds, answers = ["", *KINDS], []
+    for options in ({}, {"adapter_slots": 2, "host_cache_bytes": 1, "drain_after": 0.0}):
+        driven = plain.drive(**options)
+        answers.append(driven.answers(*[ask(driven, kind, prompt_of(kind), tenant=kind) for kind in kinds]))
+        assert driven.failures == {}
+    assert answers[0] == answers[1]
+    assert driven.engine.stats().adapter_evictions >= len(KINDS) - 2
+
+
 @pytest.mark.parametrize("family", ["qwen2", "qwen3"])
 def test_biases_and_norms_of_heads_are_there_too(family: str, bases: dict[str, Path]) -> None:
     """Qwen2's linears have biases, which a gain scales too; Qwen3 normalises q and k."""
