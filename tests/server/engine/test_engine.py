@@ -108,15 +108,16 @@ def test_a_poisoned_adapter_fails_alone_and_its_neighbours_keep_their_tokens(
         assert driven.tokens[victim] == []
 
 
-def test_weights_that_overflow_the_servers_dtype_are_refused(zoo: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("factor", ["lora_A", "lora_B"])
+def test_weights_that_overflow_the_servers_dtype_are_refused(zoo: Any, tmp_path: Path, factor: str) -> None:
     folder = make_adapter(zoo.base, tmp_path / "adapter", seed=52, r=2)
     file = folder / "adapter_model.safetensors"
-    save_file({k: v * 3e5 if "lora_A" in k else v for k, v in load_file(file).items()}, file)
+    save_file({k: v * (3e6 if factor in k else 1e-3) for k, v in load_file(file).items()}, file)
     digest = store_adapter(tmp_path / "store", zoo.base, folder, "large")
     driven = drive(zoo.base, tmp_path / "store", dtype="float16")
     asked = driven.submit(PROMPT, digest)
     driven.drain()
-    assert "float16" in driven.failures[asked].message
+    assert "overflows torch.float16" in driven.failures[asked].message
 
 
 def test_a_scale_that_was_changed_in_the_manifest_is_never_served(zoo: Any, tmp_path: Path) -> None:
