@@ -24,14 +24,14 @@ Part = LinearChange | EmbeddingChange | HeadChange | Prefix | LowRank | TokenRow
 # No module's name has one.
 _SEPARATOR = "/"
 _IDS = f"{_SEPARATOR}ids"
+_LINEARS = f"linears{_SEPARATOR}"
+_PAIR = f"{_SEPARATOR}low_rank{_SEPARATOR}"
 
 
 def flatten(weights: AdapterWeights) -> dict[str, Tensor]:
     """linears/<name>/low_rank/a and so on, for what is there."""
     found = {f"norms{_SEPARATOR}{name}": tensor for name, tensor in weights.norms.items()}
-    parts: dict[str, Part | None] = {
-        f"linears{_SEPARATOR}{name}": part for name, part in weights.linears.items()
-    }
+    parts: dict[str, Part | None] = {f"{_LINEARS}{name}": part for name, part in weights.linears.items()}
     parts |= {"embedding": weights.embedding, "head": weights.head, "prefix": weights.prefix}
     for name, part in parts.items():
         if part is not None:
@@ -59,11 +59,15 @@ def unflatten(tensors: Mapping[str, Tensor]) -> AdapterWeights:
 
 
 def cast(weights: AdapterWeights, dtype: torch.dtype) -> AdapterWeights:
-    """Every tensor but token ids in `dtype`."""
-    tensors = flatten(weights)
-    return unflatten(
-        {name: tensor if name.endswith(_IDS) else tensor.to(dtype) for name, tensor in tensors.items()}
-    )
+    """Pairs and tables in `dtype`; the vectors of linears in float32, and token ids as they are."""
+    return unflatten({name: _cast(name, tensor, dtype) for name, tensor in flatten(weights).items()})
+
+
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if name.endswith(_IDS):
+        return tensor
+    is_vector = name.startswith(_LINEARS) and _PAIR not in name
+    return tensor.to(torch.float32 if is_vector else dtype)
 
 
 def _walk(name: str, part: Part) -> Iterator[tuple[str, Tensor]]:

@@ -22,11 +22,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from adapters.contents import read_proven
 from adapters.deltas.assemble import assemble
 from adapters.deltas.context import Base, Setting
 from adapters.durable import make_folder, sync_folder, write_file
 from adapters.errors import InvalidAdapter
-from adapters.files import CONFIG_NAME, WEIGHTS_NAME, FileSpec, open_regular
+from adapters.files import CONFIG_NAME, WEIGHTS_NAME, FileSpec
 from adapters.flat import cast, flatten, unflatten
 from adapters.format import is_direct
 from adapters.header import TensorInfo, parse_header
@@ -36,7 +37,7 @@ from adapters.peft_config import AdapterConfig, parse_config
 from adapters.plan import Plan, make_plan
 
 PREPARED = "prepared"
-# Reads a file whole; raises InvalidAdapter if it is not what the spec says.
+# Reads a file whole; raises InvalidAdapter if it is not what the spec says, at once or when asked to prove.
 Read = Callable[[Path, FileSpec], memoryview]
 _FORMAT = "lorikeet-prepared-v1"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -62,21 +63,21 @@ def load(
     base: BaseShapes,
     max_rank: int,
     dtype: torch.dtype = torch.float32,
-    read: Read | None = None,
+    read: Read = read_proven,
 ) -> AdapterWeights:
     """The normal form of a stored adapter, for serving over this base.
 
-    Tensors may be views of what `read` returns. Raises InvalidAdapter if any file is no longer what was
-    checked, if the base is another one, or if the adapter is neither direct nor prepared for it; OSError
-    when the disk fails.
+    Pairs and tables are in `dtype`, the vectors of linears in float32. Tensors may be views of what `read`
+    returns. Raises InvalidAdapter if any file is no longer what was checked, if the base is another one, or
+    if the adapter is neither direct nor prepared for it; OSError when the disk fails.
     """
     if manifest.direct:
-        opened = _open(folder, manifest, base, max_rank, read or _read_verified)
+        opened = _open(folder, manifest, base, max_rank, read)
         weights, _ = assemble(
             Setting(opened.config, opened.plan, base, max_rank, dtype=dtype), opened.tensors
         )
     else:
-        weights = _read_prepared(folder, manifest, base.fingerprint, read or _read_verified)
+        weights = _read_prepared(folder, manifest, base.fingerprint, read)
     return cast(weights, dtype)
 
 
@@ -99,7 +100,7 @@ def prepare(folder: Path, manifest: Manifest, base: Base, max_rank: int) -> Conv
 
 def make(folder: Path, manifest: Manifest, base: Base, max_rank: int) -> tuple[AdapterWeights, float]:
     """The normal form over this base and the largest relative error of an update; nothing is stored."""
-    opened = _open(folder, manifest, base.shapes, max_rank, _read_verified)
+    opened = _open(folder, manifest, base.shapes, max_rank, read_proven)
     setting = Setting(opened.config, opened.plan, base.shapes, max_rank, base)
     with torch.inference_mode():
         return assemble(setting, opened.tensors)
@@ -135,19 +136,6 @@ def _tensor(weights: memoryview, info: TensorInfo) -> Tensor:
     # The file promises no alignment.
     own = bytearray(part) if info.start % dtype.itemsize else part
     return torch.frombuffer(own, dtype=dtype).reshape(info.shape)
-
-
-def _read_verified(path: Path, spec: FileSpec) -> memoryview:
-    content = bytearray(spec.size + 1)
-    with open_regular(path) as fd, open(fd, "rb", buffering=0, closefd=False) as file:
-        size, view = 0, memoryview(content)
-        while size < len(content) and (num_read := file.readinto(view[size:])):
-            size += num_read
-    del view
-    del content[size:]
-    if size != spec.size or hashlib.sha256(content).hexdigest() != spec.sha256:
-        raise InvalidAdapter([f"{path.name} is not the file that was checked; its bytes changed on disk"])
-    return memoryview(content)
 
 
 def _paths(folder: Path, fingerprint: str) -> tuple[Path, Path]:

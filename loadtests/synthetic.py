@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 
 from adapters.normal import AdapterWeights, LinearChange, LowRank
 from server.kernels import int8, nf4
-from server.model.adapter import AdapterBlob
+from server.model.adapter import AdapterBlob, Allocate
 from server.model.blob import make_blob
 from server.model.config import ModelConfig
 from server.model.decoder import Decoder, Layer
@@ -155,6 +155,10 @@ class RandomAdapters:
         """Of one adapter."""
         return self._blob.num_bytes
 
-    def __call__(self, digest: str) -> AdapterBlob:
-        turned = AdapterBlob(self._blob.flat.roll(4099 * int(digest)), self._blob.pairs)
-        return turned.pinned() if self._is_pinned else turned
+    def __call__(self, digest: str, allocate: Allocate | None = None) -> AdapterBlob:
+        flat = self._blob.flat.roll(4099 * int(digest))
+        if allocate is not None:
+            flat = allocate(flat.numel(), flat.dtype).copy_(flat)
+        elif self._is_pinned:
+            flat = flat.pin_memory()
+        return AdapterBlob(flat, self._blob.pairs)

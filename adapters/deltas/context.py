@@ -34,7 +34,7 @@ class Base:
 class Setting:
     """An adapter without its tensors, and what it is turned into its normal form for.
 
-    `base` is needed unless the adapter is direct; `dtype` is what pairs are scaled into.
+    `base` is needed unless the adapter is direct; `dtype` is what it is cast to at last.
     """
 
     config: AdapterConfig

@@ -12,9 +12,9 @@ from adapters.shapes import EMBEDDING
 
 
 def scaled(a: Tensor, b: Tensor, context: Context) -> LowRank:
-    """Multiplied in float32 and rounded once, which is what torch does within one dtype too."""
-    scale, dtype = context.target.scale, context.setting.dtype
-    return LowRank(a, b * scale if b.dtype == dtype else (b.float() * scale).to(dtype))
+    """Multiplied in float32 and rounded once: by `cast`, or by torch where b has the dtype already."""
+    scale = context.target.scale
+    return LowRank(a, b * scale if b.dtype == context.setting.dtype else b.float() * scale)
 
 
 def lora(parts: Parts, context: Context) -> Result:

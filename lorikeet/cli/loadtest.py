@@ -64,6 +64,11 @@ TESTS = {
         "loadtests.step_config.StepConfig",
         "time of a decode step for each batch, base and mix of adapters",
     ),
+    "thrash": Test(
+        "loadtests.thrash.run",
+        "loadtests.thrash.ThrashConfig",
+        "a server with more adapters than its device has room for",
+    ),
     "kernels": Test(
         "loadtests.kernels.run",
         "loadtests.kernels.KernelConfig",

@@ -3,7 +3,6 @@
 import logging
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,11 +10,14 @@ import torch
 from adapters.errors import InvalidAdapter
 from adapters.fingerprint import base_fingerprint
 from adapters.manifest import Manifest
+from server.engine.bell import Bell
 from server.engine.blocks import BlockPool
 from server.engine.config import EngineConfig
+from server.engine.copy_lane import CudaLane
 from server.engine.device_memory import Arena, HostMemory
 from server.engine.engine import Engine
-from server.engine.host_cache import HostCache
+from server.engine.host_cache import HostCache, Load
+from server.engine.host_pool import PinnedPool, PlainPool
 from server.engine.memory import MemoryPlan, plan_memory
 from server.engine.messages import Ready
 from server.engine.preparer import Preparer
@@ -24,7 +26,6 @@ from server.engine.runner import Runner, TorchRunner, make_cache
 from server.engine.scheduler import Scheduler
 from server.engine.slots import AdapterSlots
 from server.model.acceleration import accelerate, why_not
-from server.model.adapter import AdapterBlob
 from server.model.decoder import Decoder
 from server.model.loader import find_folder, load_decoder
 from server.model.shapes import base_shapes
@@ -68,7 +69,7 @@ def make_engine(
     config: EngineConfig,
     decoder: Decoder,
     max_context: int,
-    read: AdapterReader | Callable[[str], AdapterBlob],
+    read: AdapterReader | Load,
 ) -> tuple[Engine, MemoryPlan]:
     """Around a decoder that stands on its device. read: digest -> blob; a reader prepares uploads as well."""
     like = decoder.embedding
@@ -78,13 +79,16 @@ def make_engine(
     step_tokens = config.step_tokens or (4096 if like.is_cuda else 512)
     plan = plan_memory(config, decoder, max_context, step_tokens)
     log.info("\n".join(plan.table()))
-    arena = None
+    bell, arena = Bell(), None
     if like.is_cuda:
-        arena = Arena(plan.adapters, config.adapter_slots, decoder.config, config.max_rank, like)
-    host = HostCache(read, config.host_cache_bytes)
+        lane = CudaLane(like.device, bell.ring)
+        arena = Arena(plan.adapters, config.adapter_slots, decoder.config, config.max_rank, like, lane)
+    size = config.host_cache_bytes
+    pool = PinnedPool(size) if like.is_cuda else PlainPool(size)
+    host = HostCache(read, size, config.adapter_readers, pool, bell.ring)
     slots = AdapterSlots(config.adapter_slots, host, arena or HostMemory())
     blocks = BlockPool(plan.num_blocks, config.block_size, config.prefix_cache)
-    scheduler = Scheduler(blocks, slots, config.max_running, step_tokens)
+    scheduler = Scheduler(blocks, slots, config.max_running, step_tokens, config.drain_after)
     cache = make_cache(decoder, plan.num_blocks, config.block_size)
     runner: Runner
     if accelerated and arena is not None:
@@ -95,8 +99,8 @@ def make_engine(
     else:
         runner = TorchRunner(decoder, cache, config.block_size, slots)
     overlaps = like.is_cuda if config.overlap == "auto" else config.overlap == "on"
-    preparer = Preparer(read.prepare if isinstance(read, AdapterReader) else _refuse)
-    return Engine(config, scheduler, runner, preparer, overlaps), plan
+    preparer = Preparer(read.prepare if isinstance(read, AdapterReader) else _refuse, bell.ring)
+    return Engine(config, scheduler, runner, preparer, overlaps, bell), plan
 
 
 def _recipe(config: EngineConfig) -> str:

@@ -54,7 +54,16 @@ class EngineConfig:
     adapter_memory: int = option(
         0, "bytes of adapters on a GPU at once; 0: room for every slot at rank 16", bounds=COUNT_OR_AUTO
     )
-    host_cache_bytes: int = option(4 << 30, "bytes of adapters kept in host memory", bounds=COUNT)
+    host_cache_bytes: int = option(
+        4 << 30, "bytes of adapters kept in host memory; page-locked at start for a GPU", bounds=COUNT
+    )
+    adapter_readers: int = option(4, "adapters read from the store at once", bounds=COUNT)
+    drain_after: float = option(
+        0.25,
+        "seconds that an adapter waits for room on the device before the least busy ones there take in"
+        " nobody until they have ended",
+        bounds=COUNT_OR_AUTO,
+    )
 
     max_context: int = option(
         0, "tokens of prompt and answer together; 0 takes the model's own", bounds=COUNT_OR_AUTO

@@ -6,8 +6,21 @@ from collections import deque
 
 import torch
 
+from server.engine.bell import Bell
 from server.engine.config import EngineConfig
-from server.engine.messages import Abort, Command, Prepare, Stats, StepReport, Submit, Token
+from server.engine.messages import (
+    Abort,
+    Command,
+    Pin,
+    Prepare,
+    Stats,
+    StepReport,
+    Submit,
+    Token,
+    Unpin,
+    Warm,
+)
+from server.engine.pins import Pins
 from server.engine.preparer import Preparer
 from server.engine.runner import Launched, Runner
 from server.engine.scheduler import Scheduler
@@ -29,11 +42,15 @@ class Engine:
         runner: Runner,
         preparer: Preparer,
         overlap: bool = False,
+        bell: Bell | None = None,
     ) -> None:
+        # Rings when a turn of the loop may find something that it could not do before.
+        self.bell = bell or Bell()
         self.num_steps = 0
         # For the device, over all steps.
         self.seconds_waited = 0.0
         self._scheduler = scheduler
+        self._pins = Pins(scheduler.slots)
         self._runner = runner
         self._preparer = preparer
         self._inbox: deque[Command] = deque()
@@ -57,6 +74,7 @@ class Engine:
         """One turn of the loop; an empty report where nothing could run."""
         self._take_in()
         self._scheduler.slots.poll()
+        self._pins.advance()
         chosen = self._scheduler.schedule()
         launched = self._launch(chosen) if chosen else None
         self._commit()
@@ -71,6 +89,7 @@ class Engine:
     def close(self) -> None:
         self._scheduler.slots.close()
         self._preparer.close()
+        self.bell.close()
 
     def _take_in(self) -> None:
         while self._inbox:
@@ -81,6 +100,8 @@ class Engine:
                 self._preparer.begin(command)
             elif isinstance(command, Abort):
                 self._scheduler.abort(command.id)
+            elif isinstance(command, (Warm, Pin, Unpin)):
+                self._pins.give(command)
 
     def _launch(self, chosen: list[Chosen]) -> Launched | None:
         """A step that fails is taken apart, so that only the sequence at fault fails."""
@@ -142,4 +163,7 @@ class Engine:
             adapter_bytes=s.slots.num_bytes,
             adapter_bytes_free=s.slots.num_bytes_free,
             device_wait_seconds=self.seconds_waited,
+            on_host=s.slots.host.digests(),
+            pinned=self._pins.digests(),
+            refusals=self._pins.refusals(),
         )

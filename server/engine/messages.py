@@ -171,6 +171,7 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     # Digests in host memory; digests pinned to a tier, or on their way there.
     on_host: list[str] = []
     pinned: list[str] = []
+    # Of those warmed or pinned and not asked for again since.
     refusals: list[Refused] = []
 
 

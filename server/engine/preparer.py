@@ -13,10 +13,16 @@ log = logging.getLogger(__name__)
 
 
 class Preparer:
-    """prepare(folder, manifest) -> the manifest as it then is; everything else on the engine's thread."""
+    """prepare(folder, manifest) -> the manifest as it then is; everything else on the engine's thread.
 
-    def __init__(self, prepare: Callable[[Path, Manifest], Manifest]) -> None:
+    notify: called on a thread of its own when an upload is done with.
+    """
+
+    def __init__(
+        self, prepare: Callable[[Path, Manifest], Manifest], notify: Callable[[], None] = lambda: None
+    ) -> None:
         self._prepare = prepare
+        self._notify = notify
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="preparer")
         self._under_way: list[Future[Prepared]] = []
 
@@ -25,7 +31,9 @@ class Preparer:
         return not self._under_way
 
     def begin(self, command: Prepare) -> None:
-        self._under_way.append(self._thread.submit(self._run, command))
+        future = self._thread.submit(self._run, command)
+        future.add_done_callback(lambda _: self._notify())
+        self._under_way.append(future)
 
     def take(self) -> list[Prepared]:
         """What is done since the last call."""

@@ -9,20 +9,24 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import zmq
 
+from server.engine.bell import Bell
 from server.engine.build import build_engine
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
-from server.engine.messages import Broken, Command, Report, Stop
+from server.engine.messages import Broken, Command, Report, Stats, Stop
 
 # An idle engine still reports this often.
 TICK_SECONDS = 1.0
-# How long to wait for an adapter before looking again.
-LOADING_SECONDS = 0.002
+# Adapters that come ring the bell; what rings none is looked for this often.
+LOADING_SECONDS = 0.05
+# A thread that reads adapters lets the loop go on after this.
+SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +42,32 @@ class Mailbox:
             socket.set_hwm(0)
         self._inbox.bind(f"ipc://{folder}/commands")
         self._outbox.connect(f"ipc://{folder}/reports")
+        self._poller = zmq.Poller()
+        self._poller.register(self._inbox, zmq.POLLIN)
+        self._bell: Bell | None = None
         self._decoder = msgspec.msgpack.Decoder(Command)
         self._encoder = msgspec.msgpack.Encoder()
 
     def put(self, report: Report) -> None:
         self._outbox.send(self._encoder.encode(report))
 
+    def listen(self, bell: Bell) -> None:
+        """Whoever waits for commands also wakes when it rings."""
+        self._bell = bell
+        self._poller.register(bell.fd, zmq.POLLIN)
+
     def take(self, seconds: float) -> list[Command]:
-        """All commands that are there; waits up to `seconds` for the first."""
+        """All commands that are there; waits up to `seconds` for the first, or for the bell."""
+        if seconds:
+            self._poller.poll(int(seconds * 1000) or 1)
+        if self._bell is not None:
+            self._bell.hush()
         commands: list[Command] = []
-        if not seconds or self._inbox.poll(int(seconds * 1000) or 1):
-            while True:
-                try:
-                    commands.append(self._decoder.decode(self._inbox.recv(zmq.NOBLOCK)))
-                except zmq.Again:
-                    break
-        return commands
+        while True:
+            try:
+                commands.append(self._decoder.decode(self._inbox.recv(zmq.NOBLOCK)))
+            except zmq.Again:
+                return commands
 
     def close(self) -> None:
         self._inbox.close(linger=0)
@@ -64,6 +78,7 @@ class Mailbox:
 def serve(engine: Engine, mailbox: Mailbox) -> None:
     """The loop, until told to stop."""
     wait, reported_at = 0.0, time.monotonic()
+    tiers: tuple[Sequence[object], ...] = ()
     while True:
         commands = mailbox.take(wait)
         if any(isinstance(command, Stop) for command in commands):
@@ -73,11 +88,17 @@ def serve(engine: Engine, mailbox: Mailbox) -> None:
         steps = engine.num_steps
         report = engine.step()
         now = time.monotonic()
-        if report.tokens or report.failures or report.prepared or now - reported_at >= TICK_SECONDS:
+        is_news = report.tokens or report.failures or report.prepared or _tiers(report.stats) != tiers
+        if is_news or now - reported_at >= TICK_SECONDS:
             mailbox.put(report)
-            reported_at = now
-        is_busy = engine.num_steps > steps or report.tokens
+            reported_at, tiers = now, _tiers(report.stats)
+        is_busy = engine.num_steps > steps or report.tokens or report.failures
         wait = 0.0 if is_busy else TICK_SECONDS if engine.is_idle else LOADING_SECONDS
+
+
+def _tiers(stats: Stats) -> tuple[Sequence[object], ...]:
+    """What somebody may wait for who warms an adapter."""
+    return stats.resident, stats.on_host, stats.pinned, stats.refusals
 
 
 def main() -> int:
@@ -98,6 +119,8 @@ def main() -> int:
         mailbox.close()
         return 1
     mailbox.put(ready)
+    mailbox.listen(engine.bell)
+    sys.setswitchinterval(SWITCH_SECONDS)
     serve(engine, mailbox)
     engine.close()
     mailbox.close()

@@ -29,6 +29,8 @@ class FairQueue:
         # As the tenant's newest request says.
         self._weights: dict[str, float] = {}
         self._running: dict[str, int] = {}
+        # Sequences that came or went.
+        self.num_changes = 0
 
     def __len__(self) -> int:
         return sum(len(line) for line in self._lines.values())
@@ -39,6 +41,7 @@ class FairQueue:
             yield from line
 
     def push(self, sequence: Sequence) -> None:
+        self.num_changes += 1
         tenant = sequence.request.tenant
         self._lift(tenant)
         self._weights[tenant] = sequence.request.weight
@@ -46,6 +49,7 @@ class FairQueue:
 
     def push_front(self, sequence: Sequence) -> None:
         """For a sequence that was running and had to step back."""
+        self.num_changes += 1
         self._lines.setdefault(sequence.request.tenant, Line()).push_front(sequence)
 
     def candidates(self) -> Iterator[Sequence]:
@@ -62,11 +66,13 @@ class FairQueue:
 
     def remove(self, sequence: Sequence) -> None:
         """It leaves without having run."""
+        self.num_changes += 1
         self._lines[sequence.request.tenant].remove(sequence)
         self._drop_empty(sequence.request.tenant)
 
     def take(self, sequence: Sequence) -> None:
         """It starts to run."""
+        self.num_changes += 1
         tenant = sequence.request.tenant
         self._lines[tenant].take(sequence)
         self._drop_empty(tenant)

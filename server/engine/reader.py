@@ -1,15 +1,20 @@
 """From an adapter's files to the blob that the engine serves."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from adapters.blobs import Blobs
+from adapters.contents import Contents, Proofs
 from adapters.deltas.context import Base
 from adapters.errors import InvalidAdapter
 from adapters.manifest import BaseShapes, Manifest, content_digest
 from adapters.prepared import is_prepared, load, prepare
 from server.engine.config import EngineConfig
-from server.model.adapter import AdapterBlob
+from server.model.adapter import AdapterBlob, Allocate
 from server.model.blob import make_blob
 from server.model.decoder import Decoder
 from server.model.provider import ServedWeights
@@ -23,11 +28,13 @@ class AdapterReader:
         self._max_rank = config.max_rank
         self._config = decoder.config
         self._dtype = decoder.embedding.dtype
-        self._pinned = decoder.embedding.is_cuda
         served = ServedWeights(decoder)
         self._base = Base(shapes, served.weight, served.bias)
+        self._proofs = Proofs()
+        self._hashers = ThreadPoolExecutor(config.adapter_readers, thread_name_prefix="adapter-hasher")
+        self._idle: SimpleQueue[Contents] = SimpleQueue()
 
-    def __call__(self, digest: str) -> AdapterBlob:
+    def __call__(self, digest: str, allocate: Allocate) -> AdapterBlob:
         """A stored adapter, proven to be what the digest names. Raises InvalidAdapter or OSError.
 
         One that was prepared for another base, or for this one in another quantization, is prepared anew.
@@ -39,8 +46,7 @@ class AdapterReader:
             )
         if not is_prepared(folder, manifest, self._base.shapes.fingerprint):
             prepare(folder, manifest, self._base, self._max_rank)
-        blob = self._read(folder, manifest)
-        return blob.pinned() if self._pinned else blob
+        return self._read(folder, manifest, allocate)
 
     def prepare(self, folder: Path, manifest: Manifest) -> Manifest:
         """Makes an uploaded adapter ready; its manifest then says how exact it is. Raises InvalidAdapter."""
@@ -50,9 +56,28 @@ class AdapterReader:
         self._read(folder, manifest)
         return manifest
 
-    def _read(self, folder: Path, manifest: Manifest) -> AdapterBlob:
-        blob = make_blob(load(folder, manifest, self._base.shapes, self._max_rank), self._config, self._dtype)
+    def _read(self, folder: Path, manifest: Manifest, allocate: Allocate | None = None) -> AdapterBlob:
+        with self._contents() as contents:
+            try:
+                read = contents.read
+                weights = load(folder, manifest, self._base.shapes, self._max_rank, self._dtype, read)
+                blob = make_blob(weights, self._config, self._dtype, allocate)
+            finally:
+                # First: what was made of wrong bytes is wrong for that reason.
+                contents.prove()
         # In a masked product 0 * inf would reach other adapters' tokens.
         if what := blob.overflows():
             raise InvalidAdapter([f"its {what} overflows {self._dtype}, in which this server computes"])
         return blob
+
+    @contextmanager
+    def _contents(self) -> Iterator[Contents]:
+        """One that no other thread uses: as many are made as there are threads that read."""
+        try:
+            contents = self._idle.get_nowait()
+        except Empty:
+            contents = Contents(self._proofs, self._hashers)
+        try:
+            yield contents
+        finally:
+            self._idle.put(contents)

@@ -1,12 +1,13 @@
 """Which sequences the next step advances, and by how many tokens each."""
 
-import os
 import time
 from collections import Counter
+from collections.abc import Callable
 
-from server.engine.blocks import BlockPool, extend_hashes, salt
+from server.engine.blocks import BlockPool
 from server.engine.deadlines import Deadlines
 from server.engine.messages import Failure, Started, Submit, Token
+from server.engine.prefixes import Prefixes
 from server.engine.queue import FairQueue
 from server.engine.sampler import Sampled
 from server.engine.sequence import UNKNOWN, Chosen, Sequence
@@ -14,7 +15,15 @@ from server.engine.slots import AdapterSlots, AdapterUnavailable
 
 
 class Scheduler:
-    def __init__(self, blocks: BlockPool, slots: AdapterSlots, max_running: int, step_tokens: int) -> None:
+    def __init__(
+        self,
+        blocks: BlockPool,
+        slots: AdapterSlots,
+        max_running: int,
+        step_tokens: int,
+        drain_after: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.blocks = blocks
         self.slots = slots
         self.queue = FairQueue(slots.is_resident)
@@ -28,7 +37,11 @@ class Scheduler:
         self._by_id: dict[int, Sequence] = {}
         self._failures: list[Failure] = []
         self._deadlines = Deadlines(self._by_id)
-        self._secret = os.urandom(32)
+        self._prefixes = Prefixes(blocks)
+        self._drain_after = drain_after
+        self._clock = clock
+        # The queue's, when the slots were last told what to expect.
+        self._queue_seen = -1
 
     def add(self, request: Submit) -> None:
         """A sequence that could never end for want of blocks fails at once."""
@@ -40,7 +53,6 @@ class Scheduler:
             return
         self._by_id[sequence.id] = sequence
         self._deadlines.add(request)
-        self.slots.prefetch(request.adapter)
         self.queue.push(sequence)
 
     def abort(self, sequence_id: int) -> None:
@@ -68,23 +80,29 @@ class Scheduler:
             self.fail(self._by_id[sequence_id], "deadline", "its deadline passed")
 
     def _choose_waiting(self, budget: int, chosen: list[Chosen]) -> None:
-        if not budget or len(self.running) >= self._max_running:
-            return
-        # Adapters that may run to their end but take in nobody, because another waits for their slot.
-        draining: set[str | None] = set()
+        self._expect()
+        # One that is not there for the first of its sequences is not there for the others.
+        missing: set[str] = set()
         for sequence in self.queue.candidates():
+            if not budget or len(self.running) >= self._max_running:
+                return
             adapter = sequence.request.adapter
-            if adapter in draining or not sequence.can_go_on:
+            if adapter in missing or self.slots.is_closed(adapter) or not sequence.can_go_on:
                 continue
-            if not self._has_blocks(sequence):
+            if not self._prefixes.fits(sequence):
                 # Whoever comes after would take the blocks that this one waits for.
                 return
             if self._admit(sequence):
                 budget -= self._choose(sequence, budget, chosen)
-                if not budget or len(self.running) >= self._max_running:
-                    return
             else:
-                draining.add(self.slots.blocker(adapter))
+                missing.add(adapter)
+
+    def _expect(self) -> None:
+        """Adapters are read and copied in the order in which their sequences will run."""
+        if self._queue_seen != self.queue.num_changes:
+            self._queue_seen = self.queue.num_changes
+            self.slots.expect(sequence.request.adapter for sequence in self.queue.candidates())
+        self.slots.bring_expected()
 
     def _choose(self, sequence: Sequence, budget: int, chosen: list[Chosen]) -> int:
         """Appends the sequence's share of the step; returns its tokens."""
@@ -122,7 +140,7 @@ class Scheduler:
                 continue
             if new is not None and new.token is not None:
                 sequence.tokens[choice.start + choice.num_tokens] = new.token
-            self._publish(choice)
+            self._prefixes.publish(sequence, choice.start - choice.written, choice.start + choice.num_tokens)
             if new is None or new.token is None:
                 continue
             finish = sequence.finish_reason(choice.start + choice.num_tokens + 1)
@@ -155,16 +173,6 @@ class Scheduler:
         held = self.slots.slot_of(adapter), self.slots.generation_of(adapter)
         return held == (sequence.slot, sequence.generation)
 
-    def _has_blocks(self, sequence: Sequence) -> bool:
-        """Whether all its tokens and one more fit, with what the prefix cache holds of them."""
-        found, found_free = self.blocks.count_cached(self._reusable(sequence))
-        needed = self.blocks.blocks_for(len(sequence.tokens) + 1) - found + found_free
-        return needed <= self.blocks.num_free
-
-    def _reusable(self, sequence: Sequence) -> list[bytes]:
-        """Digests of the blocks that may come from the cache: the last token is always computed."""
-        return self._hashes(sequence, len(sequence.tokens) - 1)
-
     def _admit(self, sequence: Sequence) -> bool:
         """From waiting to running, if its adapter is on the device."""
         request, slot = sequence.request, self._acquire(sequence)
@@ -174,12 +182,12 @@ class Scheduler:
         self.running.append(sequence)
         sequence.slot = slot
         sequence.generation = self.slots.generation_of(request.adapter) or 0
-        sequence.blocks = self.blocks.match(self._reusable(sequence))
+        sequence.blocks = self._prefixes.match(sequence)
         sequence.computed = len(sequence.blocks) * self.blocks.block_size
         if sequence.first_scheduled_at is None:
             self.prefix_queried += len(sequence.tokens)
             self.prefix_hit += sequence.computed
-            sequence.first_scheduled_at = time.monotonic()
+            sequence.first_scheduled_at = self._clock()
             sequence.cached_tokens = max(0, sequence.computed - request.num_virtual)
         return True
 
@@ -191,13 +199,23 @@ class Scheduler:
             del self._by_id[sequence.id]
             self._failures.append(Failure(sequence.id, "adapter", str(error)))
             return None
-        now = time.monotonic()
-        if slot is None and sequence.load_asked_at is None:
-            sequence.load_asked_at = now
-        if slot is not None and sequence.load_asked_at is not None:
+        now = self._clock()
+        if slot is None:
+            self._wait(sequence, now)
+        elif sequence.load_asked_at is not None:
             sequence.load_seconds += now - sequence.load_asked_at
-            sequence.load_asked_at = None
+            sequence.load_asked_at = sequence.blocked_at = None
         return slot
+
+    def _wait(self, sequence: Sequence, now: float) -> None:
+        """For its adapter; one that waits for room alone, and for long, has the next room promised."""
+        if sequence.load_asked_at is None:
+            sequence.load_asked_at = now
+        if self.slots.lacks_room(adapter := sequence.request.adapter):
+            if sequence.blocked_at is None:
+                sequence.blocked_at = now
+            if now - sequence.blocked_at >= self._drain_after:
+                self.slots.claim(adapter)
 
     def _grow(self, sequence: Sequence, budget: int) -> int:
         """Gets the blocks for this step's tokens, at the cost of the newest sequences if need be.
@@ -236,25 +254,6 @@ class Scheduler:
         self.slots.release(sequence.request.adapter)
         sequence.blocks = []
         sequence.slot = None
-
-    def _publish(self, choice: Chosen) -> None:
-        """The blocks that the step filled enter the prefix cache, under the sequence's salt."""
-        sequence, size = choice.sequence, self.blocks.block_size
-        end = choice.start + choice.num_tokens
-        filled = range((choice.start - choice.written) // size, end // size)
-        # A sequence that was sent back in the meantime holds other blocks now, or none.
-        if filled and sequence.computed >= end:
-            hashes = self._hashes(sequence, end)
-            for index in filled:
-                self.blocks.publish(sequence.blocks[index], hashes[index])
-
-    def _hashes(self, sequence: Sequence, num_tokens: int) -> list[bytes]:
-        """Digests of the full blocks among the first `num_tokens`."""
-        size, known = self.blocks.block_size, sequence.block_hashes
-        if len(known) < num_tokens // size:
-            start = salt(self._secret, sequence.request.tenant, sequence.request.adapter)
-            extend_hashes(known, start, sequence.tokens[:num_tokens], size)
-        return known[: num_tokens // size]
 
 
 def _started(sequence: Sequence) -> Started | None:

@@ -34,6 +34,8 @@ class Sequence:
     pending_row: int = 0
     # Seconds of the monotonic clock.
     load_asked_at: float | None = None
+    # Since when its adapter has been read and found no room on the device.
+    blocked_at: float | None = None
     load_seconds: float = 0.0
     first_scheduled_at: float | None = None
     cached_tokens: int = 0

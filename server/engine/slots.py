@@ -2,19 +2,22 @@
 
     wanted -> reading (host) -> copying -> RESIDENT <-> held
                                               |
-                          evicted when its slot or its room is needed, never while held
+          evicted when its slot or its room is needed; never while it is held or pinned, or while a
+          sequence waits to take hold of it
 
 Slot 0 is the base: always resident, nothing to hold.
 """
 
 import logging
+import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import count
 
 from adapters.errors import InvalidAdapter
-from server.engine.device_memory import DeviceMemory, HostMemory, Placed
+from server.engine.device_memory import DeviceMemory, HostMemory
 from server.engine.host_cache import HostCache
+from server.engine.room import Claim, Occupant, Room
 from server.model.adapter import AdapterBlob
 
 BASE_SLOT = 0
@@ -26,38 +29,33 @@ class AdapterUnavailable(Exception):
     """The adapter's weights could not be brought to the device; the message says why."""
 
 
-@dataclass
-class Occupant:
-    """What stands in a slot. `awaited`: brought for a sequence that has not taken hold of it yet.
-
-    generation: of this bringing; no two have the same, so a slot taken anew is told from the old one.
-    """
-
-    digest: str
-    slot: int
-    placed: Placed
-    generation: int
-    holds: int = 0
-    awaited: bool = True
-
-
 class AdapterSlots:
     def __init__(self, num_slots: int, host: HostCache, memory: DeviceMemory | None = None) -> None:
         """`num_slots` adapters beside the base, as far as the memory has room for them."""
         self.num_slots = num_slots
         self.num_loads = 0
         self.num_evictions = 0
-        self._host = host
+        self.host = host
+        # Those that stay on the device, and those to be read though no sequence waits for them.
+        self.pinned: set[str] = set()
+        self.wished: set[str] = set()
         self._memory = memory or HostMemory()
         self._free = list(range(num_slots, 0, -1))
         self._generations = count(1)
         # Least recently used first.
         self._occupants: OrderedDict[str, Occupant] = OrderedDict()
+        # Digests that sequences wait for, in the order in which they will run.
+        self._awaited: dict[str, None] = {}
+        # Whose copies are under way.
+        self._landing: list[Occupant] = []
+        self._claim: Claim | None = None
+        # The smallest that found no room since the last change.
+        self._too_large: float = math.inf
 
     @property
     def load_seconds(self) -> float:
         """Spent reading adapters, over all loads."""
-        return self._host.read_seconds
+        return self.host.read_seconds
 
     @property
     def num_bytes(self) -> int:
@@ -68,20 +66,37 @@ class AdapterSlots:
     def num_bytes_free(self) -> int:
         return self._memory.free() or 0
 
-    def prefetch(self, digest: str) -> None:
-        """Begins to read an adapter that a sequence will want."""
-        if digest and digest not in self._occupants:
-            self._host.prefetch(digest)
+    def expect(self, awaited: Iterable[str]) -> None:
+        """What sequences wait for, in the order in which they will run: reads begin in that order."""
+        self._awaited = dict.fromkeys(digest for digest in awaited if digest)
+        claim = self._claim
+        if claim is not None and claim.digest not in self._awaited and claim.digest not in self.wished:
+            self._claim = None
+        self.ask()
+
+    def ask(self) -> None:
+        """Has read who has a promise, what is expected, and what is wished for."""
+        missing = [digest for digest in (*self._claimed(), *self._awaited) if digest not in self._occupants]
+        self.host.ask([*missing, *self.wished])
+
+    def bring_expected(self) -> None:
+        """Copies begin for all that is read, as far as there is room, before anybody runs on it."""
+        for digest in (*self._claimed(), *self._awaited):
+            self.bring(digest)
+
+    def _claimed(self) -> list[str]:
+        return [] if self._claim is None else [self._claim.digest]
 
     def acquire(self, digest: str) -> int | None:
         """Takes hold of the adapter's slot; None while it is not there yet. Raises AdapterUnavailable."""
         if not digest:
             return BASE_SLOT
-        occupant = self._occupants.get(digest) or self._bring(digest)
+        if digest not in self._occupants and self.require(digest) is not None:
+            self.bring(digest)
+        occupant = self._occupants.get(digest)
         if occupant is None or not occupant.placed.is_resident():
             return None
         occupant.holds += 1
-        occupant.awaited = False
         self._occupants.move_to_end(digest)
         return occupant.slot
 
@@ -90,6 +105,9 @@ class AdapterSlots:
             occupant = self._occupants[digest]
             assert occupant.holds > 0, "an adapter was released more often than held"
             occupant.holds -= 1
+            if not occupant.holds:
+                self._memory.leave(occupant.placed)
+                self._too_large = math.inf
 
     def blob(self, digest: str) -> AdapterBlob:
         """A held adapter's weights on the device."""
@@ -112,19 +130,49 @@ class AdapterSlots:
         return occupant.generation if occupant is not None and occupant.holds else None
 
     def poll(self) -> None:
-        """Takes in what the readers have brought since the last turn."""
-        self._host.settle()
+        """Takes in what readers and copies have brought since the last turn."""
+        for occupant in [each for each in self._landing if each.placed.is_resident()]:
+            self._landing.remove(occupant)
+            self.host.release(occupant.digest)
+        self.host.settle()
+        self._renew_claim()
+        self._too_large = math.inf
 
     def close(self) -> None:
         """Loads that have not begun never will."""
-        self._host.close()
+        self.host.close()
 
-    def blocker(self, digest: str) -> str | None:
-        """The adapter whose end another needs that is read and has no room: the least recently used one."""
-        blob = self._host.get(digest) if digest in self._host else None
-        if blob is None or digest in self._occupants or self._has_room(blob):
-            return None
-        return next((o.digest for o in self._occupants.values() if o.holds), None)
+    def claim(self, digest: str) -> None:
+        """Promises the next room to an adapter that is read and finds none, if nobody else has the promise.
+
+        Until it is kept no other is brought, and the least busy adapters whose end makes room take in
+        nobody.
+        """
+        blob = self.host.find(digest)
+        if self._claim is None and blob is not None and digest not in self._occupants:
+            room = self._room()
+            if not room.suffices(blob, room.idle()):
+                self._claim = Claim(digest)
+                self._renew_claim()
+                # What is promised room has to stay in host memory for it.
+                self.ask()
+
+    def is_closed(self, digest: str) -> bool:
+        """Whether the adapter takes in nobody now, because another waits for its room."""
+        return self._claim is not None and digest in self._claim.closed
+
+    def lacks_room(self, digest: str) -> bool:
+        """Whether room is all that the adapter waits for."""
+        return digest in self.host and digest not in self._occupants
+
+    def could_fit(self, blob: AdapterBlob) -> bool:
+        """Whether it finds room if all go that are not pinned."""
+        room = self._room()
+        return room.suffices(blob, [o for o in room.occupants if o.digest not in self.pinned])
+
+    def __contains__(self, digest: str) -> bool:
+        """Whether it is on the device or on its way from host memory."""
+        return digest in self._occupants
 
     def resident(self) -> list[str]:
         return [o.digest for o in self._occupants.values() if o.placed.is_resident()]
@@ -144,56 +192,68 @@ class AdapterSlots:
         assert sorted(taken + self._free) == list(range(1, self.num_slots + 1)), "a slot is lost or shared"
         self._memory.check([o.placed for o in self._occupants.values()])
 
-    def _bring(self, digest: str) -> Occupant | None:
-        """Load, check, then evict: a failed load costs nobody their slot."""
+    def require(self, digest: str) -> AdapterBlob | None:
+        """What host memory has of it; None while it is read. Raises AdapterUnavailable."""
         try:
-            blob = self._host.get(digest)
+            blob = self.host.get(digest)
         except InvalidAdapter as error:
             raise AdapterUnavailable(str(error)) from error
         except Exception as error:
             # What the system says of its paths is for the log.
             log.exception("adapter %s cannot be read", digest)
             raise AdapterUnavailable("its files cannot be read from the store") from error
-        if blob is None:
-            return None
-        self._require_fit(blob)
-        if not self._has_room(blob):
-            return None
-        generation = next(self._generations)
-        while True:
-            placed = self._memory.place(self._free[-1], blob, generation) if self._free else None
-            if placed is not None:
-                break
-            if not self._evict():
-                return None
-        self.num_loads += 1
-        self._occupants[digest] = Occupant(digest, self._free.pop(), placed, generation)
-        return self._occupants[digest]
-
-    def _require_fit(self, blob: AdapterBlob) -> None:
         capacity = self._memory.capacity()
-        if capacity is not None and blob.num_bytes > capacity:
+        if blob is not None and capacity is not None and blob.num_bytes > capacity:
             raise AdapterUnavailable(
                 f"its {blob.num_bytes} bytes do not fit the {capacity} bytes for adapters on the device;"
                 " start the server with more --adapter-memory"
             )
+        return blob
 
-    def _has_room(self, blob: AdapterBlob) -> bool:
-        """Whether there is room if all go that may; nobody is evicted in vain."""
-        idle = self._evictable()
-        return bool(self._free or idle) and self._memory.fits(blob, [o.placed for o in idle])
+    def bring(self, digest: str) -> bool:
+        """Begins to copy what is read, if there is room or will be at once; nobody is evicted in vain."""
+        blob = None if digest in self._occupants else self.host.find(digest)
+        is_promised = self._claim is not None and self._claim.digest != digest
+        if blob is None or is_promised or blob.num_bytes >= self._too_large:
+            return False
+        room = self._room()
+        if not room.suffices(blob, room.idle()):
+            self._too_large = blob.num_bytes
+            return False
+        # Its bytes may have gone to make room for another's.
+        if self.host.hold(digest) is None:
+            return False
+        self._place(digest, blob, room.idle())
+        return True
 
-    def _evictable(self) -> list[Occupant]:
-        """First those that nobody waits for."""
-        idle = [o for o in self._occupants.values() if not o.holds and o.placed.is_resident()]
-        return sorted(idle, key=lambda occupant: occupant.awaited)
+    def _place(self, digest: str, blob: AdapterBlob, idle: list[Occupant]) -> None:
+        generation, placed = next(self._generations), None
+        while placed is None:
+            if self._free:
+                placed = self._memory.place(self._free[-1], blob, generation)
+            if placed is None:
+                self._evict(idle.pop(0))
+        occupant = Occupant(digest, self._free.pop(), placed, generation)
+        self._occupants[digest] = occupant
+        if placed.is_resident():
+            self.host.release(digest)
+        else:
+            self._landing.append(occupant)
+        self.num_loads += 1
+        if self._claim is not None and self._claim.digest == digest:
+            self._claim = None
 
-    def _evict(self) -> bool:
-        """Makes the least recently used adapter go that may."""
-        for occupant in self._evictable():
-            del self._occupants[occupant.digest]
-            self._free.append(occupant.slot)
-            self._memory.remove(occupant.placed)
-            self.num_evictions += 1
-            return True
-        return False
+    def _evict(self, occupant: Occupant) -> None:
+        del self._occupants[occupant.digest]
+        self._free.append(occupant.slot)
+        self._memory.remove(occupant.placed)
+        self.num_evictions += 1
+
+    def _room(self) -> Room:
+        closed = set() if self._claim is None else self._claim.closed
+        kept = self.pinned.union(self._awaited.keys() - closed)
+        return Room(self._memory, list(self._occupants.values()), bool(self._free), kept)
+
+    def _renew_claim(self) -> None:
+        if self._claim is not None and (blob := self.host.find(self._claim.digest)) is not None:
+            self._claim.renew(self._room(), blob, self.pinned)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.normal import AdapterWeights
+from server.model.finite import is_finite
 from server.model.tables import from_tables
 
 # Memory for so many elements of a dtype.
@@ -98,9 +99,6 @@ class AdapterBlob:
         """Whether linears that are one in the decoder need inputs of their own."""
         return any(v.kind == INPUT_GAIN and v.linear in ("qkv", "gate_up") for v in self.vectors)
 
-    def pinned(self) -> "AdapterBlob":
-        return replace(self, flat=self.flat.pin_memory())
-
     def a(self, pair: Pair) -> Tensor:
         """[rank, in]."""
         return self.flat[pair.a_at : pair.a_at + pair.rank * pair.width_in].view(pair.rank, pair.width_in)
@@ -130,7 +128,7 @@ class AdapterBlob:
 
     def overflows(self) -> str:
         """What in it is no finite number; "" if all is. Not by `flat`, whose vectors are of another dtype."""
-        return next((what for what, tensor in self.tensors() if not tensor.isfinite().all()), "")
+        return next((what for what, tensor in self.tensors() if not is_finite(tensor)), "")
 
     def layers(self) -> list[slice]:
         """Where each layer's part stands, one after another, the tables last; a layer unchanged has none."""

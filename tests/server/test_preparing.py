@@ -1,12 +1,14 @@
 """Uploads are made ready by a real engine process, beside what it answers."""
 
 import asyncio
+import select
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from adapters import inspect
 from adapters.errors import InvalidAdapter, StoreUnavailable
@@ -14,8 +16,10 @@ from adapters.manifest import Manifest
 from server.engine.messages import Prepare, Prepared
 from server.engine.preparer import Preparer
 from server.errors import NotReady
+from server.model.config import ModelConfig
+from server.model.shapes import base_shapes
 from tests.server.test_engine_process import collect, request, running
-from tests.toys import make_adapter
+from tests.toys import drive, make_adapter
 
 
 def weights_of(folder: Path) -> Path:
@@ -71,6 +75,20 @@ def test_an_engine_that_is_lost_while_it_prepares_is_said_at_once(zoo: Any, tmp_
     asyncio.run(scenario())
 
 
+def test_an_upload_that_is_prepared_wakes_the_engine(zoo: Any, tmp_path: Path) -> None:
+    dora = make_adapter(zoo.base, tmp_path / "dora", seed=3, r=4, use_dora=True)
+    engine = drive(zoo.base, zoo.store).engine
+    shapes = base_shapes(ModelConfig.from_hf(AutoConfig.from_pretrained(zoo.base)))
+    engine.give(Prepare(7, str(dora), inspect(dora, shapes, 256).to_json()))
+    prepared = engine.step().prepared
+    while not prepared:
+        assert select.select([engine.bell.fd], [], [], 10)[0], "the bell did not ring"
+        engine.bell.hush()
+        prepared = engine.step().prepared
+    assert [(done.id, done.problems, done.failure) for done in prepared] == [(7, (), "")]
+    engine.close()
+
+
 def test_what_was_begun_is_taken_once_and_faults_of_the_server_are_not_the_adapters() -> None:
     gate = threading.Event()
 
@@ -82,15 +100,18 @@ def test_what_was_begun_is_taken_once_and_faults_of_the_server_are_not_the_adapt
             raise OSError("/secret/path")
         return manifest
 
-    preparer = Preparer(prepare)
+    rings = threading.Semaphore(0)
+    preparer = Preparer(prepare, rings.release)
     manifest = Manifest("d", (), "lora", 2, 1, {}, "", "F32").to_json()
     for number, name in enumerate(("good", "bad", "broken")):
         preparer.begin(Prepare(number, name, manifest))
     assert preparer.take() == [] and not preparer.is_idle
     gate.set()
     done: list[Prepared] = []
-    while not preparer.is_idle:
+    for _ in range(3):
+        assert rings.acquire(timeout=10), "nobody was told that an upload is done with"
         done += preparer.take()
+    assert preparer.is_idle
     assert done[0] == Prepared(0, manifest)
     assert done[1] == Prepared(1, problems=("one", "two"))
     assert done[2].failure and "secret" not in done[2].failure

@@ -15,7 +15,7 @@ from server.engine.messages import Sampling, Submit
 from server.engine.queue import FairQueue
 from server.engine.sequence import Sequence
 from server.engine.slots import AdapterSlots, AdapterUnavailable
-from server.model.adapter import AdapterBlob
+from server.model.adapter import AdapterBlob, Allocate
 
 SIZE = 4
 
@@ -77,6 +77,10 @@ def blob(size: int = 10) -> AdapterBlob:
     return AdapterBlob(torch.zeros(size), ())
 
 
+def placed_by(allocate: Allocate) -> AdapterBlob:
+    return AdapterBlob(allocate(10, torch.float32).zero_(), ())
+
+
 class Reader:
     """Reads when told to; counts."""
 
@@ -86,12 +90,12 @@ class Reader:
         self.reads: list[str] = []
         self.broken = set(broken)
 
-    def __call__(self, digest: str) -> AdapterBlob:
+    def __call__(self, digest: str, allocate: Allocate) -> AdapterBlob:
         assert self.gate.wait(10)
         self.reads.append(digest)
         if digest in self.broken:
             raise OSError("the disk is gone")
-        return blob()
+        return placed_by(allocate)
 
 
 def make_slots(num_slots: int, reader: Reader, max_bytes: int = 1 << 20) -> AdapterSlots:
@@ -115,7 +119,7 @@ def test_a_held_slot_is_never_taken_and_the_least_recent_goes_first() -> None:
     slots = make_slots(2, Reader())
     a, b = acquire(slots, "a"), acquire(slots, "b")
     assert {a, b} == {1, 2}
-    slots.prefetch("c")
+    slots.expect(["c"])
     assert all(slots.acquire("c") is None for _ in range(100))
     slots.release("a")
     slots.release("b")

@@ -2,9 +2,12 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice, pairwise, product
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,12 +18,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from adapters.normal import AdapterWeights, LinearChange, LowRank
 from server.engine.arena import Extents
 from server.engine.batch import build_step, sort_by_slot
+from server.engine.copy_lane import CopyLane
 from server.engine.device_memory import Arena, Placed
 from server.engine.host_cache import HostCache
 from server.engine.paged import Layout, decode_layout, pack
 from server.engine.sequence import UNKNOWN, Chosen, Sequence
 from server.engine.slots import AdapterSlots, AdapterUnavailable
-from server.model.adapter import AdapterBlob
+from server.model.adapter import AdapterBlob, Allocate
 from server.model.blob import make_blob
 from server.model.config import ModelConfig
 from server.model.step import Step
@@ -88,9 +92,9 @@ def pairs_of(digest: str) -> dict[str, LowRank]:
     return pairs
 
 
-def blob_of(digest: str) -> AdapterBlob:
+def blob_of(digest: str, allocate: Allocate | None = None) -> AdapterBlob:
     linears = {name: LinearChange(pair) for name, pair in pairs_of(digest).items()}
-    return make_blob(AdapterWeights(linears), CONFIG, torch.bfloat16)
+    return make_blob(AdapterWeights(linears), CONFIG, torch.bfloat16, allocate)
 
 
 def make_arena(ranks: int, num_slots: int = 8, max_rank: int = 64) -> Arena:
@@ -153,10 +157,9 @@ def test_an_adapter_takes_its_own_bytes_whatever_the_highest_rank(rank: int, max
 def make_slots(ranks: int, digests: list[str], num_slots: int = 8) -> tuple[AdapterSlots, Arena]:
     """Room for adapters of so many ranks together; the digests stand in host memory."""
     host = HostCache(blob_of, max_bytes=1 << 30)
-    for digest in digests:
-        host.prefetch(digest)
-    host._readers.shutdown()
-    host.settle()
+    host.ask(digests)
+    while not all(digest in host for digest in digests):
+        host.settle()
     return AdapterSlots(num_slots, host, arena := make_arena(ranks, num_slots)), arena
 
 
@@ -172,7 +175,8 @@ def test_what_does_not_fit_waits_or_is_refused_and_evicts_nobody(ranks: int, dig
     with pytest.raises(AdapterUnavailable, match=f"{80 * RANK_BYTES} bytes do not fit.*--adapter-memory"):
         slots.acquire(huge)
     assert (slots.acquire(wanted), slots.resident(), slots.num_evictions) == (None, [idle, held], 0)
-    assert slots.blocker(wanted) == held
+    slots.claim(wanted)
+    assert slots.is_closed(held) and not slots.is_closed(idle)
     slots.release(held)
     assert_seen(arena, slots.acquire(wanted), wanted)
     slots.check({wanted: 1})
@@ -285,3 +289,49 @@ def test_a_slot_that_the_device_holds_for_another_generation_is_noticed() -> Non
     arena.memory.places[1, 0, 0, 3] = 1
     with pytest.raises(AssertionError, match="other generations on the device"):
         slots.check({"2-8": 1})
+
+
+class Steps:
+    """A device whose work is a list: a mark is passed when the test has run so much of it."""
+
+    def __init__(self) -> None:
+        self.launched = self.run = 0
+        self.waits: list[list[int]] = []
+
+    def mark(self) -> "Point":
+        return Point(self, self.launched)
+
+    def copy(self, write: Callable[[], None], after: list[Any]) -> None:
+        self.waits.append([point.at for point in after])
+        write()
+
+
+@dataclass(frozen=True)
+class Point:
+    steps: Steps
+    at: int
+
+    def query(self) -> bool:
+        return self.steps.run >= self.at
+
+
+def test_a_copy_waits_for_the_last_step_that_reads_what_it_overwrites_and_for_no_other() -> None:
+    steps = Steps()
+    like = torch.empty(0, dtype=torch.bfloat16)
+    arena = Arena(116 * RANK_BYTES, 4, CONFIG, 64, like, cast(CopyLane, steps))
+    one, two = arena.place(1, blob_of("1-40")), arena.place(2, blob_of("2-40"))
+    assert one is not None and two is not None
+    steps.launched = 1
+    arena.leave(one)
+    steps.launched = 2
+    arena.leave(two)
+    arena.remove(one)
+    # Beside both: a slot and a stretch that nobody reads.
+    arena.place(3, blob_of("3-16"))
+    arena.place(1, blob_of("4-40"))
+    arena.remove(two)
+    arena.place(2, blob_of("5-40"))
+    assert steps.waits[1:] == [[], [], [], [1], [2]]
+    steps.run = 2
+    assert arena.place(4, blob_of("6-8")) is not None
+    assert steps.waits[-1] == []

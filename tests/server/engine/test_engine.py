@@ -14,7 +14,7 @@ from server.engine.config import EngineConfig
 from server.engine.reader import AdapterReader
 from server.engine.runner import Launched, TorchRunner
 from server.engine.sequence import Chosen
-from server.model.adapter import AdapterBlob
+from server.model.adapter import AdapterBlob, Allocate
 from tests.toys import Driven, drive, make_adapter, store_adapter
 
 PROMPT = [5, 6, 7, 8]
@@ -68,6 +68,22 @@ def test_an_adapter_whose_bytes_changed_on_disk_is_never_served(zoo: Any, tmp_pa
     assert "changed on disk" in driven.failures[asked].message
 
 
+def test_what_was_prepared_and_changed_on_disk_is_never_served(zoo: Any, tmp_path: Path) -> None:
+    folder = make_adapter(zoo.base, tmp_path / "adapter", seed=51, r=2, use_dora=True)
+    digest = store_adapter(tmp_path / "store", zoo.base, folder, "victim")
+    first = drive(zoo.base, tmp_path / "store")
+    assert len(first.answers(first.submit(PROMPT, digest))[0]) == 12
+    (file,) = (tmp_path / "store" / "blobs" / digest[:2] / digest / "prepared").glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    driven = drive(zoo.base, tmp_path / "store")
+    asked = driven.submit(PROMPT, digest)
+    driven.drain()
+    assert driven.failures[asked].reason == "adapter"
+    assert "changed on disk" in driven.failures[asked].message
+
+
 @pytest.mark.parametrize("poison", [1e25, 3e38])
 def test_a_poisoned_adapter_fails_alone_and_its_neighbours_keep_their_tokens(
     zoo: Any, monkeypatch: pytest.MonkeyPatch, poison: float
@@ -76,8 +92,8 @@ def test_a_poisoned_adapter_fails_alone_and_its_neighbours_keep_their_tokens(
     read = AdapterReader.__call__
     target = zoo.digests["rank4"]
 
-    def read_poisoned(self: AdapterReader, digest: str) -> AdapterBlob:
-        blob = read(self, digest)
+    def read_poisoned(self: AdapterReader, digest: str, allocate: Allocate) -> AdapterBlob:
+        blob = read(self, digest, allocate)
         return replace(blob, flat=torch.full_like(blob.flat, poison)) if digest == target else blob
 
     monkeypatch.setattr(AdapterReader, "__call__", read_poisoned)
@@ -92,15 +108,16 @@ def test_a_poisoned_adapter_fails_alone_and_its_neighbours_keep_their_tokens(
         assert driven.tokens[victim] == []
 
 
-def test_weights_that_overflow_the_servers_dtype_are_refused(zoo: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("factor", ["lora_A", "lora_B"])
+def test_weights_that_overflow_the_servers_dtype_are_refused(zoo: Any, tmp_path: Path, factor: str) -> None:
     folder = make_adapter(zoo.base, tmp_path / "adapter", seed=52, r=2)
     file = folder / "adapter_model.safetensors"
-    save_file({k: v * 3e5 if "lora_A" in k else v for k, v in load_file(file).items()}, file)
+    save_file({k: v * (3e6 if factor in k else 1e-3) for k, v in load_file(file).items()}, file)
     digest = store_adapter(tmp_path / "store", zoo.base, folder, "large")
     driven = drive(zoo.base, tmp_path / "store", dtype="float16")
     asked = driven.submit(PROMPT, digest)
     driven.drain()
-    assert "float16" in driven.failures[asked].message
+    assert "overflows torch.float16" in driven.failures[asked].message
 
 
 def test_a_scale_that_was_changed_in_the_manifest_is_never_served(zoo: Any, tmp_path: Path) -> None:
@@ -181,13 +198,13 @@ def assert_served_in_a_flood(driven: Driven, waiting: int, adapter: str) -> None
 
 def test_a_cold_adapter_gets_its_turn_while_hot_ones_keep_coming(zoo: Any) -> None:
     """One slot, and the hot tenant's requests overlap so that the slot is never idle by itself."""
-    driven = drive(zoo.base, zoo.store, adapter_slots=1)
+    driven = drive(zoo.base, zoo.store, adapter_slots=1, drain_after=0.0)
     hot, cold = zoo.digests["rank4"], zoo.digests["rank8-rs"]
     driven.submit(PROMPT, hot, tenant="flood", max_new_tokens=20)
     for _ in range(5):
         driven.step()
     waiting = driven.submit(PROMPT, cold, tenant="cold", max_new_tokens=4)
-    host = driven.engine._scheduler.slots._host
+    host = driven.engine._scheduler.slots.host
     while cold not in host:
         driven.submit(PROMPT, hot, tenant="flood", max_new_tokens=1)
         driven.step()
@@ -208,10 +225,10 @@ def test_aborted_requests_leave_no_more_in_host_memory_than_the_cache_may_hold(z
         for digest in list(zoo.digests.values())[1:]:
             driven.abort(driven.submit(PROMPT, digest))
         driven.drain()
-    host = driven.engine._scheduler.slots._host
+    host = driven.engine._scheduler.slots.host
     while host._loading:
         driven.step()
-    assert len(host._blobs) == 1
+    assert len(host.digests()) <= 1
 
 
 def test_the_cache_is_sized_from_memory_when_nothing_is_said(zoo: Any) -> None:

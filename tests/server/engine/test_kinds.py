@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from adapters.normal import AdapterWeights, EmbeddingChange, HeadChange, LinearChange, Prefix
 from server.engine.build import make_engine
 from server.engine.config import EngineConfig
-from server.model.adapter import AdapterBlob
+from server.model.adapter import AdapterBlob, Allocate
 from server.model.blob import make_blob
 from server.model.config import FIRST_VIRTUAL, ModelConfig
 from server.model.decoder import Decoder
@@ -49,10 +49,9 @@ class House:
         decoder = decoder or self.decoder
         dtype = decoder.embedding.dtype
 
-        def read(kind: str) -> AdapterBlob:
+        def read(kind: str, allocate: Allocate) -> AdapterBlob:
             weights = self.weights.get(kind) or weights_of(kind, self.config)
-            blob = make_blob(weights, self.config, dtype)
-            return blob.pinned() if self.device.type == "cuda" else blob
+            return make_blob(weights, self.config, dtype, allocate)
 
         defaults = {"threads": 1, "cache_tokens": 4096, "debug_checks": True, "adapter_slots": 32}
         config = EngineConfig(base=str(self.base), **{**defaults, **options})
@@ -122,6 +121,17 @@ def test_every_kind_differs_from_the_base_and_added_tokens_are_said(plain: House
         prompt = prompt_of(kind)
         assert expected(plain, kind, prompt) != expected(plain, "", prompt), kind
     assert max(expected(plain, "added", prompt_of("added"))) >= VOCAB
+
+
+def test_in_the_room_of_two_every_kind_answers_as_with_room_for_all(plain: House) -> None:
+    """Host memory for one, so that each is read, placed and evicted while others decode."""
+    kinds, answers = ["", *KINDS], []
+    for options in ({}, {"adapter_slots": 2, "host_cache_bytes": 1, "drain_after": 0.0}):
+        driven = plain.drive(**options)
+        answers.append(driven.answers(*[ask(driven, kind, prompt_of(kind), tenant=kind) for kind in kinds]))
+        assert driven.failures == {}
+    assert answers[0] == answers[1]
+    assert driven.engine.stats().adapter_evictions >= len(KINDS) - 2
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3"])

@@ -209,7 +209,7 @@ def test_a_mixed_crowd_in_a_small_cache_says_and_caches_what_it_does_without_ove
 
     def run(overlap: str, **config: Any) -> tuple[list[list[Token]], set[bytes], int]:
         driven = drive(zoo.base, zoo.store, overlap=overlap, step_tokens=24, **config)
-        scheduler_of(driven)._secret = bytes(32)
+        scheduler_of(driven)._prefixes._secret = bytes(32)
         asked = []
         for i, prompt in enumerate(prompts):
             sampling = {"max_new_tokens": 30, **options[i % 4]}

@@ -1,0 +1,104 @@
+"""What the operator wants in a tier of memory: brought there once (warmed), or for good (pinned)."""
+
+from server.engine.messages import Pin, Refused, Unpin, Warm
+from server.engine.slots import AdapterSlots, AdapterUnavailable
+
+HOST, DEVICE = "host", "device"
+# Every report holds them.
+MOST_REFUSALS = 32
+
+
+class Pins:
+    """Takes commands at any time, and carries them out as room comes; nobody else is stopped for it."""
+
+    def __init__(self, slots: AdapterSlots) -> None:
+        self._slots = slots
+        # digest -> tier: pinned there, and on the way there.
+        self._pinned: dict[str, str] = {}
+        self._coming: dict[str, str] = {}
+        # The newest last.
+        self._refused: dict[str, Refused] = {}
+
+    def give(self, command: Warm | Pin | Unpin) -> None:
+        self._refused.pop(command.digest, None)
+        if isinstance(command, Warm):
+            # A pinned one comes to its tier anyway, and may be warmed above it.
+            self._coming[command.digest] = command.tier
+        elif isinstance(command, Pin):
+            self._unpin(command.digest)
+            self._coming[command.digest] = self._pinned[command.digest] = command.tier
+        else:
+            self._unpin(command.digest)
+        self._wish()
+
+    def advance(self) -> None:
+        """One turn."""
+        for digest, tier in list(self._coming.items()):
+            try:
+                if self._bring(digest, tier):
+                    del self._coming[digest]
+                    self._wish()
+            except AdapterUnavailable as error:
+                self._unpin(digest)
+                self._refuse(Refused(digest, str(error)))
+                self._wish()
+
+    def digests(self) -> list[str]:
+        """Pinned, or about to be."""
+        return sorted(self._pinned)
+
+    def refusals(self) -> list[Refused]:
+        return list(self._refused.values())
+
+    def _refuse(self, refusal: Refused) -> None:
+        self._refused[refusal.digest] = refusal
+        if len(self._refused) > MOST_REFUSALS:
+            del self._refused[next(iter(self._refused))]
+
+    def _bring(self, digest: str, tier: str) -> bool:
+        """Whether it has come to the tier. Raises AdapterUnavailable if it cannot."""
+        if tier not in (HOST, DEVICE):
+            raise AdapterUnavailable(f"{tier!r} is no tier; name {HOST} or {DEVICE}")
+        is_pin = self._pinned.get(digest) == tier
+        return self._to_device(digest, is_pin) if tier == DEVICE else self._to_host(digest, is_pin)
+
+    def _to_host(self, digest: str, is_pin: bool) -> bool:
+        blob = self._slots.require(digest)
+        if blob is None or not is_pin:
+            return blob is not None
+        if blob.num_bytes > (free := self._slots.host.unpinned_bytes):
+            raise AdapterUnavailable(
+                f"its {blob.num_bytes} bytes do not fit the {free} bytes of host memory that are not pinned;"
+                " unpin another, or start the server with more --host-cache-bytes"
+            )
+        return self._slots.host.pin(digest)
+
+    def _to_device(self, digest: str, is_pin: bool) -> bool:
+        slots = self._slots
+        if digest not in slots:
+            blob = slots.require(digest)
+            if blob is None:
+                return False
+            if is_pin and not slots.could_fit(blob):
+                raise AdapterUnavailable(
+                    "pinned adapters leave no slot or no room for it on the device; unpin another, or start"
+                    " the server with more --adapter-slots or --adapter-memory"
+                )
+            if not slots.bring(digest):
+                if is_pin:
+                    slots.claim(digest)
+                return False
+        if is_pin:
+            slots.pinned.add(digest)
+        return True
+
+    def _unpin(self, digest: str) -> None:
+        self._pinned.pop(digest, None)
+        self._coming.pop(digest, None)
+        self._slots.pinned.discard(digest)
+        self._slots.host.unpin(digest)
+
+    def _wish(self) -> None:
+        """What is to come is read, after what sequences wait for."""
+        self._slots.wished = {d for d, tier in self._coming.items() if tier == HOST or d not in self._slots}
+        self._slots.ask()
