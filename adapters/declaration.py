@@ -18,13 +18,17 @@ _LIMITS = {CONFIG_NAME: MAX_CONFIG_BYTES, **OPTIONAL_FILES}
 
 @dataclass(frozen=True)
 class Declaration:
-    """Whose upload it is, under which id, and its files by name; `begun_at` in seconds since the epoch."""
+    """Whose upload it is, under which id, and its files by name; `begun_at` in seconds since the epoch.
+
+    allow_base_mismatch: the uploader knows that it was trained over another base.
+    """
 
     tenant: str
     name: str
     upload_id: str
     files: tuple[FileSpec, ...]
     begun_at: float
+    allow_base_mismatch: bool = False
 
     @property
     def size(self) -> int:

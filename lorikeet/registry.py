@@ -35,6 +35,7 @@ class Adapters:
         progress: Progress | None = None,
         *,
         upload_id: str = "",
+        allow_base_mismatch: bool = False,
         timeout: float | None = None,
     ) -> AdapterVersion:
         """Stores the adapter in a PEFT folder as the next version of `name`.
@@ -42,10 +43,11 @@ class Adapters:
         Goes on by itself where the stream breaks or the server restarts; called again with the same files, by
         another process too, it goes on where the last call stopped. `progress` is called with the bytes that
         are there and the bytes in all, from another thread. Uploading the newest version's bytes again
-        returns it.
+        returns it. An adapter whose trainer had another base is refused unless `allow_base_mismatch`.
         """
         files = read_folder(Path(folder))
-        upload = Upload(self._stub, self._call, name, files, upload_id or default_id(name, files), progress)
+        known = upload_id or default_id(name, files)
+        upload = Upload(self._stub, self._call, name, files, known, progress, allow_base_mismatch)
         return AdapterVersion.from_proto(upload.run(timeout))
 
     def get(self, adapter_id: str, *, timeout: float | None = None) -> AdapterVersion:

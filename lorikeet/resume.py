@@ -28,6 +28,7 @@ class Upload:
         files: Sequence[LocalFile],
         upload_id: str,
         progress: Progress | None,
+        allow_base_mismatch: bool = False,
     ) -> None:
         self._stub = stub
         self._call = call
@@ -35,6 +36,7 @@ class Upload:
         self._files = files
         self._upload_id = upload_id
         self._progress = progress
+        self._allows = allow_base_mismatch
         self._begins_anew = True
 
     def run(self, timeout: float | None) -> adapters_pb2.AdapterVersion:
@@ -57,7 +59,8 @@ class Upload:
                     gives_up_at = time.monotonic() + PATIENCE
 
     def _send(self, committed: dict[str, int], timeout: float | None) -> adapters_pb2.AdapterVersion:
-        stream = UploadStream(self._name, self._files, self._progress, self._upload_id, committed)
+        told = (self._progress, self._upload_id, committed, self._allows)
+        stream = UploadStream(self._name, self._files, *told)
         try:
             stored: adapters_pb2.AdapterVersion = self._call(self._stub.Upload, stream, timeout)
         finally:

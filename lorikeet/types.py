@@ -130,6 +130,7 @@ class AdapterVersion:
     kind: str
     pinned: str
     aliases: tuple[str, ...]
+    base_mismatches: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -152,6 +153,7 @@ class AdapterVersion:
             kind=message.kind,
             pinned=message.pinned,
             aliases=tuple(message.aliases),
+            base_mismatches=tuple(message.base_mismatches),
         )
 
 

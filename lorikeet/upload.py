@@ -83,6 +83,7 @@ class UploadStream(Iterator[adapters_pb2.UploadRequest]):
         progress: Progress | None,
         upload_id: str = "",
         committed: Mapping[str, int] = MappingProxyType({}),
+        allow_base_mismatch: bool = False,
     ) -> None:
         self.error: BaseException | None = None
         self.sent = sum(committed.values())
@@ -90,7 +91,7 @@ class UploadStream(Iterator[adapters_pb2.UploadRequest]):
         self._committed = committed
         self._progress = progress
         self._total = sum(file.size for file in files)
-        self._messages = self._write(name, upload_id)
+        self._messages = self._write(name, upload_id, allow_base_mismatch)
 
     def __next__(self) -> adapters_pb2.UploadRequest:
         try:
@@ -101,12 +102,14 @@ class UploadStream(Iterator[adapters_pb2.UploadRequest]):
             self.error = error
             raise StopIteration from error
 
-    def _write(self, name: str, upload_id: str) -> Iterator[adapters_pb2.UploadRequest]:
+    def _write(self, name: str, upload_id: str, allows: bool) -> Iterator[adapters_pb2.UploadRequest]:
         declared = [
             adapters_pb2.UploadFile(name=file.path.name, size=file.size, sha256=file.sha256)
             for file in self._files
         ]
-        header = adapters_pb2.UploadHeader(name=name, files=declared, upload_id=upload_id)
+        header = adapters_pb2.UploadHeader(
+            name=name, files=declared, upload_id=upload_id, allow_base_mismatch=allows
+        )
         yield adapters_pb2.UploadRequest(header=header)
         for file in self._files:
             for chunk in _read_chunks(file.path, self._committed.get(file.path.name, 0)):

@@ -32,6 +32,7 @@ def version_message(version: AdapterVersion, tenant: str, stats: Stats | None) -
         kind=manifest.kind,
         pinned=version.pinned,
         aliases=version.aliases,
+        base_mismatches=manifest.mismatches,
     )
 
 

@@ -40,7 +40,8 @@ class UploadMethods(AdaptersServicer):
         with self._admission.admit():
             parts = _Parts(requests, self._patience)
             header = await parts.header()
-            declaration = declare(tenant, header.name, _upload_id(header), _specs(header))
+            allows = header.allow_base_mismatch
+            declaration = declare(tenant, header.name, _upload_id(header), _specs(header), allows)
 
             async def begun() -> None:
                 await context.send_initial_metadata(((ID_KEY, declaration.upload_id),))

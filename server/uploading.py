@@ -114,7 +114,8 @@ class Uploading:
         await run(self._pool, lambda: staging.seal(writer))
         self._note(declaration, Outcome())
         check = inspect_in_sandbox
-        checked = await run(self._pool, lambda: check(staging.folder, shapes, self._max_rank))
+        allows = declaration.allow_base_mismatch
+        checked = await run(self._pool, lambda: check(staging.folder, shapes, self._max_rank, allows))
         await self._texts.check(staging.folder, checked)
         manifest = await self._link.prepare(staging.folder, checked)
         store = self._directory.store
@@ -146,12 +147,15 @@ class Uploading:
         self._directory.news.tell()
 
 
-def declare(tenant: str, name: str, upload_id: str, files: Sequence[FileSpec]) -> Declaration:
+def declare(
+    tenant: str, name: str, upload_id: str, files: Sequence[FileSpec], allow_base_mismatch: bool = False
+) -> Declaration:
     """A declaration of now, its files in order."""
     names = [file.name for file in files]
     if len(set(names)) < len(names):
         raise UploadRejected("The upload declares a file twice; declare each once.")
-    return Declaration(tenant, name, upload_id, tuple(sorted(files, key=lambda file: file.name)), time.time())
+    in_order = tuple(sorted(files, key=lambda file: file.name))
+    return Declaration(tenant, name, upload_id, in_order, time.time(), allow_base_mismatch)
 
 
 def _key(declaration: Declaration) -> tuple[str, str]:

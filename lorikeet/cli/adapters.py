@@ -43,6 +43,9 @@ def _add_versions(actions: Actions) -> None:
     upload = add_action(actions, "upload", "store a PEFT folder as the next version of a name", _upload)
     upload.add_argument("folder", type=Path, metavar="DIR", help="holds config and safetensors weights")
     upload.add_argument("--name", required=True, help="name to store it under")
+    upload.add_argument(
+        "--allow-base-mismatch", action="store_true", help="take it though it was trained over another base"
+    )
     listing = add_action(actions, "list", "list every version", _list)
     show = add_action(actions, "show", "show one version with its card and metrics", _show)
     add_id(show)
@@ -74,7 +77,8 @@ def _add_placing(actions: Actions) -> None:
 
 def _upload(client: "Client", args: argparse.Namespace) -> int:
     with byte_progress(f"uploading {args.name}") as progress:
-        stored = client.adapters.upload(args.folder, args.name, progress)
+        allows = args.allow_base_mismatch
+        stored = client.adapters.upload(args.folder, args.name, progress, allow_base_mismatch=allows)
     print_json(stored) if args.json else print_version(stored)
     return 0
 

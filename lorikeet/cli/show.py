@@ -136,4 +136,5 @@ def _row(version: "AdapterVersion") -> tuple[str, ...]:
     resident = "yes" if version.resident else "no"
     targets = ", ".join(version.targets)
     rank, size, digest = str(version.rank), f"{version.size / 2**20:.1f} MiB", version.digest[:12]
-    return (version.id, rank, size, targets, created, resident, digest)
+    name = f"{version.id} (other base)" if version.base_mismatches else version.id
+    return (name, rank, size, targets, created, resident, digest)

@@ -50,14 +50,16 @@ class UploadRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., chunk: _Optional[_Union[UploadChunk, _Mapping]] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
-    __slots__ = ("name", "files", "upload_id")
+    __slots__ = ("name", "files", "upload_id", "allow_base_mismatch")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_BASE_MISMATCH_FIELD_NUMBER: _ClassVar[int]
     name: str
     files: _containers.RepeatedCompositeFieldContainer[UploadFile]
     upload_id: str
-    def __init__(self, name: _Optional[str] = ..., files: _Optional[_Iterable[_Union[UploadFile, _Mapping]]] = ..., upload_id: _Optional[str] = ...) -> None: ...
+    allow_base_mismatch: bool
+    def __init__(self, name: _Optional[str] = ..., files: _Optional[_Iterable[_Union[UploadFile, _Mapping]]] = ..., upload_id: _Optional[str] = ..., allow_base_mismatch: bool = ...) -> None: ...
 
 class UploadFile(_message.Message):
     __slots__ = ("name", "size", "sha256")
@@ -108,7 +110,7 @@ class UploadProgress(_message.Message):
     def __init__(self, file: _Optional[str] = ..., size: _Optional[int] = ..., committed: _Optional[int] = ...) -> None: ...
 
 class AdapterVersion(_message.Message):
-    __slots__ = ("name", "version", "digest", "create_time", "size", "rank", "num_parameters", "base_model", "targets", "resident", "kind", "pinned", "aliases")
+    __slots__ = ("name", "version", "digest", "create_time", "size", "rank", "num_parameters", "base_model", "targets", "resident", "kind", "pinned", "aliases", "base_mismatches")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +124,7 @@ class AdapterVersion(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
+    BASE_MISMATCHES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     digest: str
@@ -135,7 +138,8 @@ class AdapterVersion(_message.Message):
     kind: str
     pinned: str
     aliases: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., size: _Optional[int] = ..., rank: _Optional[int] = ..., num_parameters: _Optional[int] = ..., base_model: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., resident: bool = ..., kind: _Optional[str] = ..., pinned: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
+    base_mismatches: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., size: _Optional[int] = ..., rank: _Optional[int] = ..., num_parameters: _Optional[int] = ..., base_model: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., resident: bool = ..., kind: _Optional[str] = ..., pinned: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., base_mismatches: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AdapterCard(_message.Message):
     __slots__ = ("version", "readme", "training_json")

@@ -1,5 +1,6 @@
 """Warm, pin, watch, drain: where adapters are, and what is told of it."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -199,6 +200,19 @@ def test_force_ends_every_sample(house: House, stored: pb.AdapterVersion) -> Non
     house.adapters.Delete(pb.DeleteAdapterRequest(adapter_id="acme", force=True))
     assert refused(lambda: call).reason == "ADAPTER_DELETED"
     house.link.wait(lambda: len(house.link.aborted) == 3)
+
+
+def test_another_base_is_refused_or_marked(house: House) -> None:
+    told = {"format": "lorikeet-training-v1", "base_fingerprint": "0" * 64}
+    files = {**pack(), "lorikeet_manifest.json": json.dumps(told).encode()}
+    refusal = refused(lambda: send(house, [header("odd", files), *chunks(files)]))
+    assert refusal.code is Code.INVALID_ARGUMENT and "trained over base 000000000000" in refusal.message
+    first = header("odd", files)
+    first.header.allow_base_mismatch = True
+    version = send(house, [first, *chunks(files)])
+    assert version.base_mismatches == ["trained over base 000000000000, served over base ffffffffffff"]
+    (listed,) = house.adapters.List(pb.ListAdaptersRequest()).versions
+    assert listed == version
 
 
 def test_cards_come_as_they_were_uploaded(house: House, stored: pb.AdapterVersion) -> None:
