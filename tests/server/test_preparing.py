@@ -61,7 +61,7 @@ def test_an_engine_that_is_lost_while_it_prepares_is_said_at_once(zoo: Any, tmp_
         async with running(zoo) as link:
             assert link.ready is not None
             asked = asyncio.create_task(link.prepare(dora, inspect(dora, link.ready.shapes, 256)))
-            while not link._preparing:
+            while not link._preparations._waiting:
                 await asyncio.sleep(0)
             # What was sent is still on its way when the process ends.
             assert link._process is not None
