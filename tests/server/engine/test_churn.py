@@ -168,7 +168,7 @@ class Life(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.named)))
         self.store.delete("default", name)
         del self.named[name]
-        self.store.collect(set(self.live.values()))
+        self.store.collect(set(self.live.values()).__contains__)
 
     @precondition(lambda self: self.named)
     @rule(data=st.data())
