@@ -33,16 +33,20 @@ def write_tokenizer(vocab_size: int, folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="t1").save_pretrained(folder)
 
 
-def write_adapter(model: str, rank: int, folder: Path) -> None:
-    """Of all linears, as PEFT would save it."""
+def write_adapter(model: str, rank: int, folder: Path, seed: int = 0) -> Path:
+    """Of all linears, as PEFT would save it; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(0)
+    # Drawn once and repeated: many large adapters are written in a time that can be waited for.
+    drawn = (
+        torch.randn(1 << 20, generator=torch.Generator().manual_seed(seed)).mul_(ADAPTER_SPREAD).bfloat16()
+    )
     tensors, targets = {}, set()
     for name, (rows, width) in config_of(model).linear_shapes().items():
         targets.add(name.rpartition(".")[2])
         for part, shape in (("lora_A", (rank, width)), ("lora_B", (rows, rank))):
-            drawn = torch.randn(*shape, generator=generator) * ADAPTER_SPREAD
-            tensors[f"base_model.model.{name}.{part}.weight"] = drawn.bfloat16()
+            size = shape[0] * shape[1]
+            tensor = drawn.repeat(-(-size // drawn.numel()))[:size].view(shape).clone()
+            tensors[f"base_model.model.{name}.{part}.weight"] = tensor
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
@@ -54,3 +58,4 @@ def write_adapter(model: str, rank: int, folder: Path) -> None:
         "bias": "none",
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
+    return folder

@@ -13,18 +13,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc
 import torch
-from safetensors.torch import save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
 
 from loadtests.figures import LoadTestError, finite, print_table
+from loadtests.random_house import write_adapter, write_tokenizer
 from loadtests.start import write_base
-from loadtests.synthetic import ADAPTER_SPREAD, SHAPES, config_of
+from loadtests.synthetic import SHAPES, config_of
 from lorikeet import Client
 from lorikeet.local import serving
 from lorikeet.v1 import inference_pb2
@@ -91,7 +87,10 @@ def run(config: ThrashConfig) -> int:
         root = Path(temporary)
         write_base(config.model, root / "base")
         write_tokenizer(config_of(config.model).vocab_size, root / "base")
-        folders = [write_adapter(config, root / "adapters" / str(i), i) for i in range(max(config.counts))]
+        folders = [
+            write_adapter(config.model, config.rank, root / "adapters" / str(i), i)
+            for i in range(max(config.counts))
+        ]
         storms = _storms(config, root, folders)
     bars = judge(storms, config.model == "8b" and config.quantization == "none" and config.room == 8)
     _report(config, storms, bars)
@@ -187,35 +186,6 @@ def adapter_bytes(config: ThrashConfig) -> int:
 
 def _is_on_gpu(config: ThrashConfig) -> bool:
     return config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-
-
-def write_tokenizer(vocab_size: int, folder: Path) -> None:
-    """A word for each id."""
-    words = WordLevel({f"t{number}": number for number in range(vocab_size)}, unk_token="t0")
-    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), eos_token="t1").save_pretrained(folder)
-
-
-def write_adapter(config: ThrashConfig, folder: Path, seed: int) -> Path:
-    """A PEFT folder on all linears, its weights drawn from the seed."""
-    folder.mkdir(parents=True)
-    make = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(1 << 20, generator=make).mul_(ADAPTER_SPREAD).bfloat16()
-    tensors = {}
-    for name, (rows, width) in config_of(config.model).linear_shapes().items():
-        for part, shape in (("A", (config.rank, width)), ("B", (rows, config.rank))):
-            size = shape[0] * shape[1]
-            tensor = drawn.repeat(-(-size // drawn.numel()))[:size].view(shape).clone()
-            tensors[f"base_model.model.{name}.lora_{part}.weight"] = tensor
-    save_file(tensors, folder / "adapter_model.safetensors")
-    modules = sorted({name.rpartition(".")[2] for name in config_of(config.model).linear_shapes()})
-    peft: dict[str, Any] = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": config.model,
-    }
-    peft |= {"r": config.rank, "lora_alpha": config.rank, "target_modules": modules}
-    (folder / "adapter_config.json").write_text(json.dumps(peft))
-    return folder
 
 
 def _report(
