@@ -4,6 +4,7 @@ Locking pages anew costs milliseconds for each adapter, so it is done once, at s
 """
 
 import mmap
+import weakref
 from typing import Protocol
 
 import torch
@@ -61,6 +62,8 @@ class PinnedPool:
         self._locks_pages = lock_pages
         if lock_pages:
             _lock_pages(self._memory)
+            # The next pool may stand at the same addresses. At exit the device's driver may have gone before.
+            weakref.finalize(self, _unlock_pages, self._memory).atexit = False
 
     def take(self, num_elements: int, dtype: torch.dtype) -> Tensor | None:
         num_bytes = num_elements * dtype.itemsize
@@ -95,6 +98,10 @@ def _lock_pages(memory: Tensor) -> None:
     error = cudart.cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
     if int(error):
         raise ValueError(
-            f"the system does not let {memory.numel()} bytes of host memory be page-locked ({error});"
-            " give --host-cache-bytes less"
+            f"the system does not let {memory.numel()} bytes of host memory be page-locked"
+            f" ({cudart.cudaGetErrorString(error)}); give --host-cache-bytes less"
         )
+
+
+def _unlock_pages(memory: Tensor) -> None:
+    torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
