@@ -8,7 +8,7 @@ from server.kernels.plans import Plan
 
 
 def _headers(form: Format) -> tuple[str, ...]:
-    return "weights", f"format_{form.name}", "epilogue"
+    return "weights", f"format_{form.name}"
 
 
 def _macros(plan: Plan) -> dict[str, int]:
@@ -16,7 +16,8 @@ def _macros(plan: Plan) -> dict[str, int]:
     ring = plan.x_ring
     if ring is None:
         return {**common, "WARPS": plan.warps}
-    return {**common, "GROUPS": plan.warps // 4, "STAGES": ring.stages, "BLOCKS": ring.blocks}
+    x = {"STAGES": ring.stages, "BLOCKS": ring.blocks}
+    return {**common, **x, "GROUPS": plan.warps // 4, "TURNS": int(plan.turns)}
 
 
 @cache
@@ -27,7 +28,7 @@ def linear_kernel(plan: Plan) -> nvrtc.Kernel:
         plan.warps * 32,
         plan.shared_bytes,
         overlaps=True,
-        headers=_headers(plan.format),
+        headers=(*_headers(plan.format), "epilogue"),
         prelude="" if plan.x_ring is None else _wgmma_source(plan.tokens),
     )
 

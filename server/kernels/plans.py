@@ -24,6 +24,8 @@ class XRing:
 X_RINGS = {64: XRing(4, 3, 4), 128: XRing(4, 6, 1), 192: XRing(3, 4, 1), 256: XRing(2, 4, 1)}
 # Units of weights on their way, a warp of linear_wgmma.
 WGMMA_SLOTS = 4
+# By which a block's warpgroups take turns.
+BARRIER_BYTES = 16
 # The quads of a group that leaving a block's sums to others costs as much as, where they are many.
 EXCHANGE = 2
 
@@ -34,7 +36,8 @@ class Plan:
 
     tokens: padded to what the kernel is made for. slots: units of weights on their way, a warp.
     columns: blocks that share the rows; splits: blocks that share K. tiles: of 16 rows, of a block.
-    pairs: tiles of gate and of up stand in turns. x_ring: linear_wgmma's.
+    pairs: tiles of gate and of up stand in turns.
+    x_ring: linear_wgmma's. turns: whether its warpgroups make their fragments in turns.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Plan:
     tiles: int
     pairs: bool
     x_ring: XRing | None = None
+    turns: bool = False
 
     @property
     def sums(self) -> int:
@@ -123,8 +127,10 @@ def _wgmma_plan(form: Format, tokens: int, rows: int, width: int, pairs: bool, o
         if splits == 1 or columns(groups) * splits <= on.count
     ]
     groups, splits = min(ways, key=cost)
-    warps = 4 * groups
-    return Plan("linear_wgmma", form, padded, warps, WGMMA_SLOTS, splits, columns(groups), warps, pairs, ring)
+    warps, turns = 4 * groups, form.turns[0] <= padded <= form.turns[1]
+    return Plan(
+        "linear_wgmma", form, padded, warps, WGMMA_SLOTS, splits, columns(groups), warps, pairs, ring, turns
+    )
 
 
 def _padded(tokens: int) -> int:
@@ -144,7 +150,7 @@ def _wgmma_bytes(plan: Plan) -> int:
     x = plan.x_ring.stages * plan.x_ring.blocks * plan.tokens * 128
     sums = plan.tokens * (plan.warps * TILE + 4) * 4
     weights = plan.warps * (plan.slots * plan.format.unit_bytes + plan.slots // 4 * plan.format.scale_bytes)
-    return plan.format.table_bytes + max(x + weights, sums) + _places_bytes(plan)
+    return plan.format.table_bytes + max(x + weights, sums) + BARRIER_BYTES + _places_bytes(plan)
 
 
 def _places_bytes(plan: Plan) -> int:

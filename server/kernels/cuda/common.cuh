@@ -75,7 +75,14 @@ DEVICE uint4 load_shared(u32 address) {
 DEVICE void store_shared(u32 address, const uint4& v) {
   asm volatile("st.shared.v4.u32 [%0],{%1,%2,%3,%4};" :: "r"(address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }
-DEVICE void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
+// Brings that many bytes, a multiple of 16, to L2; called by `threads` threads.
+DEVICE void prefetch_l2(const char* p, u32 bytes, int thread, int threads) {
+#if __CUDA_ARCH__ >= 900
+  if (thread == 0 && bytes) asm volatile("cp.async.bulk.prefetch.L2.global [%0],%1;" :: "l"(p), "r"(bytes) : "memory");
+#else
+  for (u32 o = thread * 128; o < bytes; o += threads * 128) asm volatile("prefetch.global.L2 [%0];" :: "l"(p + o));
+#endif
+}
 
 DEVICE void ldmatrix4(u32* d, u32 address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3},[%4];"

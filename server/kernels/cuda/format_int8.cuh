@@ -33,6 +33,8 @@ struct Format {
   DEVICE void finish(u32*) const {}
 };
 DEVICE float row_scale(const Weights& w, int n) { return __ldg((const float*)w.scales + n); }
+// What is added to the sums before is divided by it.
+DEVICE float row_unit(const Weights& w, int n) { return 1.f / row_scale(w, n); }
 
 // The same fragments in full precision.
 struct Exact {

@@ -51,6 +51,8 @@ struct Format {
 };
 // What a row's sums are multiplied by in the end.
 DEVICE float row_scale(const Weights& w, int) { return w.gain; }
+// What is added to the sums before is divided by it: the power of two's inverse.
+DEVICE float row_unit(const Weights& w, int) { return __uint_as_float((254u << 23) - __float_as_uint(w.gain)); }
 
 __constant__ float EXACT[16] = {
     -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,

@@ -110,7 +110,7 @@ linear_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, in
     __syncthreads();
     if (slice == 0 && update.places)
       for (int i = thread >> 3; i < tokens * update.parts; i += THREADS >> 3)
-        prefetch_rows(update, pairs, tokens, i % tokens, i / tokens, first * 16, tiles * 16, thread);
+        prefetch_rows(update, pairs, i % tokens, i / tokens, first * 16, tiles * 16, thread);
 
     int parity = 0;
     for (int base = 0; base < tiles; base += TILES) {
@@ -167,19 +167,12 @@ linear_mma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, in
   if (at_once) return;
   if (x_is_ready) wait_for_predecessor();
   if (update.places) {
-    // Blocks that share rows add the updates of every SPLITS-th tile; while one is added, the next comes.
-    const int step = WARPS * SPLITS;
-    int i = warp * SPLITS + blockIdx.x;
-    Expansion e, next;
-    auto row_of = [&](int i) { return (first + i / COLUMNS) * 16; };
-    if (i < tiles * COLUMNS) e.load(update, pairs, tokens, i % COLUMNS * 8, row_of(i), 0, lane);
-    for (; i < tiles * COLUMNS; i += step, e = next) {
-      if (i + step < tiles * COLUMNS)
-        next.load(update, pairs, tokens, (i + step) % COLUMNS * 8, row_of(i + step), 0, lane);
-      const int m = i % COLUMNS * 8;
-      float* own = sums + (i / COLUMNS * TOKENS + m) * 16;
-      expand_tile(own, 16, e, update, w, pairs, tokens, m, row_of(i), N, lane);
-    }
+    // Blocks that share rows add the updates of every SPLITS-th tile.
+    auto spot = [&](int i) {
+      const int tile = i / COLUMNS, m = i % COLUMNS * 8;
+      return Spot{sums + (tile * TOKENS + m) * 16, m, (first + tile) * 16};
+    };
+    expand_all(spot, warp * SPLITS + blockIdx.x, WARPS * SPLITS, tiles * COLUMNS, 16, update, w, pairs, N, lane);
     __syncthreads();
   }
 

@@ -5,13 +5,14 @@
 // other. SPLITS blocks share K. Adapters' updates are of up to 64 tokens.
 //
 // Compiled with: TOKENS (multiple of 8), GROUPS (warpgroups), SLOTS (units on their way, a warp: 4 or 8), STAGES of x,
-// BLOCKS of 64 columns in a stage (1, 2 or 4), SPLITS, PAIRS, TABLE_AT, TABLE_BASE; `wgmma(acc, a, descriptor)` for
+// BLOCKS of 64 columns in a stage (1, 2 or 4), SPLITS, TURNS, PAIRS, TABLE_AT, TABLE_BASE; `wgmma(acc, a, descriptor)` for
 // that many tokens is put in front of this file.
 constexpr int THREADS = GROUPS * 128, ROWS = GROUPS * 64;
 constexpr int BLOCK_BYTES = TOKENS * 128, STAGE_BYTES = BLOCKS * BLOCK_BYTES;
 constexpr int PITCH = ROWS + 4;
 // Of a warp's units on their way, those that need not have landed: x of a unit is sent for AHEAD stages before.
 constexpr int AHEAD = STAGES - 2, PENDING = (SLOTS < BLOCKS * AHEAD ? SLOTS : BLOCKS * AHEAD) - 1;
+constexpr int BARRIER_BYTES = 16;
 constexpr bool TAKES_UPDATE = TOKENS <= 64;
 
 // A warp's share of the weights on its way to the multiplication: a ring of DEPTH units of 16 rows x 64 columns.
@@ -40,6 +41,28 @@ template <int DEPTH> struct Ring {
     return share;
   }
   DEVICE uint4 take_scales(int slot) { return load_shared(scales + slot / 4 * SCALES); }
+};
+
+// A barrier that warps pass in two steps. What a warp does between them is done while others are before or behind: some
+// make fragments while the tensor cores are busy with those of others.
+struct Turn {
+  u32 at, parity;
+  DEVICE Turn(char* barrier, int thread) : at(smem_address(barrier)), parity(0) {
+    if (TURNS && thread == 0) asm volatile("mbarrier.init.shared.b64 [%0],%1;" :: "r"(at), "n"(THREADS / 32) : "memory");
+  }
+  DEVICE void arrive(int lane) const {
+    __syncwarp();
+    if (lane == 0) asm volatile("{.reg .b64 s; mbarrier.arrive.shared.b64 s,[%0];}" :: "r"(at) : "memory");
+  }
+  DEVICE void wait() {
+    u32 done;
+    do
+      asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared.b64 p,[%1],%2; selp.u32 %0,1,0,p;}"
+                   : "=r"(done) : "r"(at), "r"(parity) : "memory");
+    while (!done);
+    __syncwarp();
+    parity ^= 1;
+  }
 };
 
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -80,7 +103,8 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
   const Format format(shared, lane);
   char* stages = shared + TABLE_BYTES;
   char* rings = stages + STAGES * STAGE_BYTES;
-  int2* pairs = (int2*)(rings + GROUPS * 4 * Ring<SLOTS>::BYTES);
+  Turn turn(rings + GROUPS * 4 * Ring<SLOTS>::BYTES, thread);
+  int2* pairs = (int2*)(rings + GROUPS * 4 * Ring<SLOTS>::BYTES + BARRIER_BYTES);
   Ring<SLOTS> ring(rings + warp * Ring<SLOTS>::BYTES, lane);
   const u32 stages_at = smem_address(stages);
   // Blocks split K in whole quads, so that four groups share one load of scales.
@@ -106,44 +130,56 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
 #pragma unroll
   for (int i = 0; i < TOKENS / 2; i++) acc[i] = 0.f;
   u32 a[2][16];
+  uint4 four;  // groups' scales
   wait_copies<0>();
+  if (TURNS) __syncthreads();
   for (int base = 0; base < rounded; base += SLOTS) {
 #pragma unroll
     for (int j = 0; j < SLOTS; j++) {
+      u32* fragments = a[j & 1];
+      auto fetch = [&] {
+        const int ahead = base + j + SLOTS;
+        ring.fetch(j, codes + (u32)ahead * SHARE * 32, scales + (u32)(ahead >> 2) * 8, in_range && ahead < count, lane);
+      };
+      auto make = [&] {
+        if (HAS_GROUP_SCALES && j % 4 == 0) four = ring.take_scales(j);
+        format.take(ring.take(j), fragments);
+        if (!TURNS) fetch();
+        format.finish(fragments);
+        if constexpr (HAS_GROUP_SCALES) {
+          const float2 s = unpack_f16(word(four, j % 4));
+          const u32 top = pack_bf16(s.x, s.x), bottom = pack_bf16(s.y, s.y);
+#pragma unroll
+          for (int i = 0; i < 16; i++) fragments[i] = multiply_pairs(fragments[i], i & 1 ? bottom : top);
+        }
+      };
       // Copies land in order.
       wait_copies<PENDING>();
-      uint4 four;
       if (j % BLOCKS == 0) {
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-        __syncthreads();
+        if (TURNS) turn.arrive(lane);
+        else __syncthreads();
+      }
+      if (TURNS) make();
+      if (j % BLOCKS == 0) {
+        if (TURNS) turn.wait();
         // Two stages ahead: the one that the last product may still be reading stays.
         const int chunk = (base + j) / BLOCKS, next = base + j + AHEAD * BLOCKS;
         if (next < rounded)
           load_stage(stages_at + (chunk + AHEAD) % STAGES * STAGE_BYTES, x, tokens, begin + next, end, K, thread);
-        if (HAS_GROUP_SCALES && j % 4 == 0) four = ring.take_scales(j);
         // Those tokens' rows that this block will add.
         if (TAKES_UPDATE && update.places) {
           const int chunks = (rounded + BLOCKS - 1) / BLOCKS, own = (TOKENS / 8 - 1 - rank + SPLITS) / SPLITS * 8;
           const int from = own * chunk / chunks, count = own * (chunk + 1) / chunks - from;
           for (int i = thread >> 3; i < count * update.parts; i += THREADS >> 3) {
             const int nth = own - 1 - from - i % count, token = ((TOKENS / 8 - 1 - rank - nth / 8 * SPLITS) * 8) + nth % 8;
-            if (token < tokens)
-              prefetch_rows(update, pairs, tokens, token, i / count, blockIdx.y * ROWS, ROWS, thread);
+            if (token < tokens) prefetch_rows(update, pairs, token, i / count, blockIdx.y * ROWS, ROWS, thread);
           }
         }
       }
+      if (TURNS) fetch();
+      else make();
       const u64 descriptor = x_descriptor(stages_at + (base + j) / BLOCKS % STAGES * STAGE_BYTES);
-      u32* fragments = a[j & 1];
-      format.take(ring.take(j), fragments);
-      const int ahead = base + j + SLOTS;
-      ring.fetch(j, codes + (u32)ahead * SHARE * 32, scales + (u32)(ahead >> 2) * 8, in_range && ahead < count, lane);
-      format.finish(fragments);
-      if constexpr (HAS_GROUP_SCALES) {
-        const float2 s = unpack_f16(word(four, j % 4));
-        const u32 top = pack_bf16(s.x, s.x), bottom = pack_bf16(s.y, s.y);
-#pragma unroll
-        for (int i = 0; i < 16; i++) fragments[i] = multiply_pairs(fragments[i], i & 1 ? bottom : top);
-      }
       wgmma_fence();
 #pragma unroll
       for (int q = 0; q < 4; q++) wgmma(acc, fragments + 4 * q, descriptor + j % BLOCKS * (BLOCK_BYTES >> 4) + q * 2);
@@ -163,16 +199,13 @@ linear_wgmma(Weights w, const u16* x, u16* y, Update update, Exchange exchange, 
   }
   if (x_is_ready) wait_for_predecessor();
   if (TAKES_UPDATE && update.places && in_range) {
-    // Blocks that share rows add the updates of every SPLITS-th eight tokens; while some are added, the next come.
+    // Blocks that share rows add the updates of every SPLITS-th eight tokens.
     // The last first: of more rows than L2 holds, those that were sent for last are still there.
-    Expansion e, next;
-    int n = TOKENS / 8 - 1 - rank;
-    if (n >= 0) e.load(update, pairs, tokens, n * 8, tile * 16, 0, lane);
-    for (; n >= 0; n -= SPLITS, e = next) {
-      if (n >= SPLITS) next.load(update, pairs, tokens, (n - SPLITS) * 8, tile * 16, 0, lane);
-      float* own = sums + n * 8 * PITCH + warp * 16;
-      expand_tile(own, PITCH, e, update, w, pairs, tokens, n * 8, tile * 16, N, lane);
-    }
+    auto spot = [&](int i) {
+      const int m = TOKENS - 8 - i * 8;
+      return Spot{sums + m * PITCH + warp * 16, m, tile * 16};
+    };
+    expand_all(spot, rank, SPLITS, TOKENS / 8, PITCH, update, w, pairs, N, lane);
   }
   __syncthreads();
 
