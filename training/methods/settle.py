@@ -97,7 +97,9 @@ def _start_problems(config: TrainConfig, method: Method) -> Iterator[str]:
     if method.makes_model:
         yield f"init_from names an adapter: for method {config.method} name the model's folder as base"
     if method.family == "p_tuning":
-        yield "init_from: p-tuning saves the tokens and not their encoder: use method prompt_tuning"
+        yield "init_from: p-tuning saves its tokens and not their encoder: start afresh"
+    if method.last_layers_only and not method.makes_model:
+        yield f"init_from keeps the layers that it has: use method lora instead of {config.method}"
     if method.family == "adalora":
         yield "init_from: AdaLoRA has pruned its ranks for good and cannot begin again: use another method"
     if config.lora.init != "default":
