@@ -42,12 +42,30 @@ class TrainResult:
     saving: dict[str, float] = field(default_factory=dict)
 
 
-def check_servable(folder: Path, linears: dict[str, tuple[int, int]]) -> None:
-    """The server's own check of the folder. Raises `UnservableAdapter`."""
+def check_servable(folder: Path, base: BaseShapes | dict[str, tuple[int, int]]) -> None:
+    """The server's own check of the folder, over a base or its linears. Raises `UnservableAdapter`."""
     try:
-        inspect(folder, BaseShapes(linears), MAX_RANK, allow_extra=True)
+        shapes = base if isinstance(base, BaseShapes) else BaseShapes(base)
+        inspect(folder, shapes, MAX_RANK, allow_extra=True)
     except InvalidAdapter as error:
         raise UnservableAdapter(f"the server would refuse this adapter: {error}") from error
+
+
+def base_shapes(model: Any) -> BaseShapes:
+    """All that an adapter can change in a bare base, as the server's check wants it."""
+    config, table = model.config.get_text_config(), model.get_input_embeddings().weight
+    linears = linear_shapes(model)
+    heads = int(config.num_attention_heads)
+    return BaseShapes(
+        linears=linears,
+        biases=frozenset(name for name in linears if model.get_submodule(name).bias is not None),
+        vocab_size=table.shape[0],
+        hidden_size=table.shape[1],
+        tied=bool(config.tie_word_embeddings),
+        num_layers=int(config.num_hidden_layers),
+        num_kv_heads=int(config.num_key_value_heads or heads),
+        head_dim=int(getattr(config, "head_dim", None) or table.shape[1] // heads),
+    )
 
 
 def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:

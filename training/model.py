@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from training.config import TrainConfig
 from training.errors import InvalidBase
 from training.methods.lineage import starting_config
 from training.methods.peft_configs import peft_config
+from training.quiet import hushed
 
 Model = Any
 
@@ -67,7 +65,7 @@ def adapt(model: Model, config: TrainConfig) -> PeftModel:
     The seed must be set before, as a fresh one is drawn here. Raises `InvalidConfig` for targets or layers
     that the base lacks.
     """
-    with _renamed_checkpointing():
+    with hushed():
         if config.quantization != "none":
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         if config.gradient_checkpointing:
@@ -90,15 +88,5 @@ def checkpoint(model: Model) -> None:
 
 def load_adapted(base: str, adapter: Path, dtype: str = "auto", quantization: str = "none") -> PeftModel:
     """The base under a saved adapter, in eval mode."""
-    with _renamed_checkpointing():
+    with hushed():
         return PeftModel.from_pretrained(load_base(base, dtype, quantization), str(adapter)).eval()
-
-
-@contextmanager
-def _renamed_checkpointing() -> Iterator[None]:
-    """Hushes one warning: transformers 5.23 renamed what PEFT still asks for by its old name."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=".*gradient_checkpointing.*deprecated", category=FutureWarning
-        )
-        yield

@@ -72,9 +72,10 @@ class LearnTrainer(Trainer):  # type: ignore[misc]
 
     def mean_loss(self, outcome: Any) -> float:
         """Nats per loss token over all steps, those before the checkpoint that the run went on from too."""
-        steps = self.state.global_step
+        steps: int = self.state.global_step
         here = float(outcome.training_loss) * (steps - self._steps_before)
-        return float(self._loss_before + here) / max(steps, 1)
+        total: float = self._loss_before + here
+        return total / max(steps, 1)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         loss = held_out_loss(self.model, self.job.held, self.job.pad, self.args.eval_batch_size)
@@ -94,7 +95,7 @@ class LearnTrainer(Trainer):  # type: ignore[misc]
         ratio = self.learner.config.optim.lora_plus_ratio
         if ratio is not None and self.optimizer is None:
             self.optimizer = loraplus(self, model or self.model, ratio)
-        optimizer = super().create_optimizer(model)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         check_optimized(optimizer, self.learner.weights)
         return optimizer
 

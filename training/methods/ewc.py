@@ -46,7 +46,7 @@ def make_tether(
     seed: int,
     pad: int,
 ) -> Tether:
-    """Measures on up to `num_rows` of the old rows, drawn by the seed, what holds the weights where they are."""
+    """Measures on up to `num_rows` old rows, drawn by the seed, what holds the weights where they are."""
     rows = Random(seed).sample(list(old), min(num_rows, len(old)))
     anchors = {name: weight.detach().clone() for name, weight in weights.items()}
     return Tether(weights, anchors, fisher(model, weights, rows, pad), strength)

@@ -54,6 +54,9 @@ class _Limited:
         self._batches = batches
         self._given = 0
 
+    def __len__(self) -> int:
+        return len(self._batches)
+
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for batch in self._batches:
             if self._given == _MOST_BATCHES:

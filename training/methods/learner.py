@@ -17,7 +17,8 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from training.artifact import check_servable, linear_shapes
+from adapters.shapes import BaseShapes
+from training.artifact import base_shapes, check_servable
 from training.config import TrainConfig
 from training.encode import Example
 from training.methods.adalora import note_pruned
@@ -32,11 +33,11 @@ from training.model import Model, adapt, load_base
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """`weights` are what learns, `before` their fingerprints; `linears` the shapes of the bare base."""
+    """`weights` are what learns, `before` their fingerprints; `shapes` those of the bare base."""
 
     config: TrainConfig
     model: Model
-    linears: dict[str, tuple[int, int]]
+    shapes: BaseShapes
     weights: dict[str, nn.Parameter]
     before: Prints
 
@@ -75,10 +76,10 @@ class Learner:
         if self.config.lora.init not in CONVERTED:
             # The vocabulary is never changed here; looking for changes would ask the hub about the base.
             self.model.save_pretrained(str(folder), save_embedding_layers=False)
-            check_servable(folder, self.linears)
+            check_servable(folder, self.shapes)
             return {}
         save_converted(self.model, folder)
-        check_servable(folder, self.linears)
+        check_servable(folder, self.shapes)
         pad = int(tokenizer.pad_token_id)
         return {"conversion_error": check_conversion(self.model, folder, self.config, examples, pad)}
 
@@ -93,14 +94,14 @@ def make_learner(config: TrainConfig, examples: Sequence[Example], pad: int, fol
     whole = METHODS[config.method].makes_model
     # A small step is lost in a weight of 16 bits, so weights that learn themselves have 32.
     base = load_base(config.base, "float32" if whole else config.dtype, config.quantization)
-    linears = linear_shapes(base)
+    shapes = base_shapes(base)
     if whole:
         model = open_weights(base, config)
     else:
         model = adapt(base, config)
         _start(model, config, examples, pad, folder)
     weights = trainables(model)
-    return Learner(config, model, linears, weights, fingerprints(weights))
+    return Learner(config, model, shapes, weights, fingerprints(weights))
 
 
 def _start(model: Model, config: TrainConfig, examples: Sequence[Example], pad: int, folder: Path) -> None:
