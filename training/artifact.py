@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from torch import nn
 
 from adapters.errors import InvalidAdapter
@@ -80,7 +81,8 @@ def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
 
 def write_story(folder: Path, config: TrainConfig, result: TrainResult) -> None:
     """Writes card and story into `folder`, beside what was trained."""
-    (folder / STORY_FILE).write_text(json.dumps(story(config, result), indent=2) + "\n", encoding="utf-8")
+    told = {**story(config, result), "weights_dtype": _dtypes(folder)}
+    (folder / STORY_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card(config, result), encoding="utf-8")
 
 
@@ -95,6 +97,16 @@ def story(config: TrainConfig, result: TrainResult) -> dict[str, Any]:
         "versions": {name: version(name) for name in LIBRARIES},
         "metrics": {key: value for key, value in asdict(result).items() if key != "output"},
     }
+
+
+def _dtypes(folder: Path) -> list[str]:
+    """Number formats of all saved tensors, by their names in safetensors."""
+    found: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as tensors:
+            # Not a dict, for all its keys.
+            found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    return sorted(found)
 
 
 def card(config: TrainConfig, result: TrainResult) -> str:

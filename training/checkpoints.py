@@ -44,12 +44,7 @@ def seal(checkpoint: Path) -> None:
 def latest(place: Path) -> Path | None:
     """The last checkpoint that is complete."""
     found = [path for path in checkpoint_root(place).glob("checkpoint-*") if (path / _SEAL).exists()]
-    return max(found, key=step_of, default=None)
-
-
-def step_of(checkpoint: Path) -> int:
-    """How many optimizer steps a checkpoint has behind it."""
-    return int(checkpoint.name.rpartition("-")[2])
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def keep_only(place: Path, kept: Collection[Path]) -> None:

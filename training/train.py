@@ -78,13 +78,13 @@ def _train(
     learner = make_learner(config, examples.train, pad, place)
     job = Job(examples.train, examples.held, pad, _tether(learner, examples.old, pad))
     trainer = LearnTrainer(learner, job, place, stop, report)
-    outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     learner.settle()
     eval_loss = _eval_loss(trainer, bool(examples.held))
     result = TrainResult(
         output=config.output,
         num_steps=trainer.state.global_step,
-        train_loss=trainer.mean_loss(outcome),
+        train_loss=trainer.mean_loss(),
         eval_loss=eval_loss,
         num_train_rows=len(examples.train),
         num_eval_rows=len(examples.held),

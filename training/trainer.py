@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from training.arguments import training_arguments
 from training.batches import LengthGrouped, collated, features
 from training.callbacks import Checkpointing, Metrics, MovedGuard
-from training.checkpoints import checkpoint_root, keep_only, seal, step_of
+from training.checkpoints import checkpoint_root, keep_only, seal
 from training.encode import Example
 from training.evaluate import held_out_loss
 from training.files import METRICS_FILE
@@ -64,18 +64,16 @@ class LearnTrainer(Trainer):  # type: ignore[misc]
         )
         self.learner, self.job, self.place = learner, job, place
         self._order = LengthGrouped(job.train, config.optim.batch_size, config.seed)
-        self._loss_before, self._steps_before = 0.0, 0
+        self._nats = torch.zeros((), device=self.args.device)
         self._pruning = Pruning(learner.model, config.adalora) if learner.method.family == "adalora" else None
         self.remove_callback(PrinterCallback)
         for callback in self._callbacks(stop, report):
             self.add_callback(callback)
 
-    def mean_loss(self, outcome: Any) -> float:
-        """Nats per loss token over all steps, those before the checkpoint that the run went on from too."""
+    def mean_loss(self) -> float:
+        """Nats per loss token, mean of all steps: those before the checkpoint that it went on from too."""
         steps: int = self.state.global_step
-        here = float(outcome.training_loss) * (steps - self._steps_before)
-        total: float = self._loss_before + here
-        return total / max(steps, 1)
+        return float(self._nats) / max(steps, 1)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         loss = held_out_loss(self.model, self.job.held, self.job.pad, self.args.eval_batch_size)
@@ -83,6 +81,11 @@ class LearnTrainer(Trainer):  # type: ignore[misc]
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def training_step(self, *arguments: Any, **options: Any) -> Tensor:
+        loss: Tensor = super().training_step(*arguments, **options)
+        self._nats += loss
+        return loss
 
     def compute_loss(self, *arguments: Any, **options: Any) -> Any:
         loss = super().compute_loss(*arguments, **options)
@@ -131,16 +134,14 @@ class LearnTrainer(Trainer):  # type: ignore[misc]
             found = weight if state_dict is None else state_dict[name]
             weights[name] = found.detach().contiguous()
         save_file(weights, folder / _WEIGHTS)
-        loss = self._loss_before + self._total_loss_scalar + float(self._tr_loss)
-        torch.save(
-            {"loss": loss, "pruning": self._pruning.state_dict() if self._pruning else None}, folder / _EXTRA
-        )
+        pruning = self._pruning.state_dict() if self._pruning else None
+        torch.save({"nats": self._nats, "pruning": pruning}, folder / _EXTRA)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint = Path(resume_from_checkpoint)
         self._load_weights(checkpoint)
         extra = torch.load(checkpoint / _EXTRA, map_location=self.args.device, weights_only=True)
-        self._loss_before, self._steps_before = extra["loss"], step_of(checkpoint)
+        self._nats = extra["nats"]
         if self._pruning is not None:
             self._pruning.load_state_dict(extra["pruning"])
 

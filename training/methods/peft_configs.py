@@ -31,7 +31,7 @@ _OWN_STARTS = ("pissa", "olora", "eva")
 
 def peft_config(model: Any, config: TrainConfig) -> PeftConfig:
     """What PEFT is told to lay over `model`. Raises `InvalidConfig` for targets or layers the base lacks."""
-    return _MAKERS[METHODS[config.method].family](model, config)
+    return FAMILIES[METHODS[config.method].family](model, config)
 
 
 def lora_config(model: Any, lora: LoraSection, layers: tuple[int, ...] | None = None) -> LoraConfig:
@@ -126,7 +126,7 @@ def _places(model: Any, config: TrainConfig) -> dict[str, Any]:
     }
 
 
-_MAKERS: dict[str, Callable[[Any, TrainConfig], PeftConfig]] = {
+FAMILIES: dict[str, Callable[[Any, TrainConfig], PeftConfig]] = {
     "lora": _lora,
     "adalora": _adalora,
     "vera": _vera,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,22 @@ def test_layers_wake_group_by_group_from_the_last(config: TrainConfig, tmp_path:
     assert watch.seen == [{"1"}, {"1"}, {"0", "1"}, {"0", "1"}]
     assert all(not torch.equal(before[name], weight) for name, weight in taught.learner.weights.items())
     assert all(weight.requires_grad for weight in taught.learner.weights.values())
+
+
+def test_a_step_weighs_all_its_loss_tokens_alike_however_it_is_cut(
+    config: TrainConfig, write_jsonl: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows = [{"prompt": "Count.", "completion": "red " * number} for number in (1, 1, 1, 2, 3, 5, 9, 14)]
+    config = replace(config, data=replace(config.data, train=write_jsonl(rows, "uneven.jsonl")))
+    norms, losses = [], []
+    for batch_size, accumulation in ((8, 1), (2, 4)):
+        optim = replace(config.optim, batch_size=batch_size, accumulation=accumulation, max_steps=1)
+        trainer = lesson(replace(config, optim=optim), tmp_path / f"{batch_size}").trainer()
+        trainer.train()
+        norms.append(trainer.state.log_history[0]["grad_norm"])
+        losses.append(trainer.state.log_history[0]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
 
 
 def test_groups_are_of_like_size_and_what_is_outside_joins_its_neighbours() -> None:
