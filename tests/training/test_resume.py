@@ -111,7 +111,7 @@ def test_sigterm_in_the_middle_leaves_a_checkpoint_and_the_same_command_goes_on(
     assert not place_of(config).exists()
 
 
-@pytest.mark.parametrize("method", ["adalora", "p_tuning", "pissa"])
+@pytest.mark.parametrize("method", ["adalora", "pissa", pytest.param("p_tuning", marks=pytest.mark.long)])
 def test_going_on_is_exact_whatever_is_trained(
     method: str, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

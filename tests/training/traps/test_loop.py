@@ -79,4 +79,3 @@ def test_trap_14_checkpointing_leaves_every_gradient_as_it_is(
     assert all(float(plain[name].abs().max()) > 0 for name in plain if "lora_B" in name)
     for name, gradient in plain.items():
         torch.testing.assert_close(thrifty[name], gradient)
-
