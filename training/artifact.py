@@ -1,31 +1,36 @@
-"""What a run leaves behind: an ordinary PEFT folder with a card and the whole story of its making."""
+"""What a run tells of what it has made: a card, and the whole story of its making."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from safetensors import safe_open
 from torch import nn
 
 from adapters.errors import InvalidAdapter
 from adapters.format import inspect
 from adapters.manifest import BaseShapes
 from training.config import TrainConfig
-from training.errors import Diverged, UnservableAdapter
+from training.errors import UnservableAdapter
+from training.files import STORY_FILE, sha256
+from training.methods.lineage import ancestors
+from training.methods.method import PROMPTS
+from training.methods.table import METHODS
 
-STORY_FILE = "training.json"
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers", "safetensors")
 MAX_RANK = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a run did. Losses are nats per loss token; `eval_loss` is None without held-out rows."""
+    """What a run did. Losses are nats per loss token; `eval_loss` is None without held-out rows.
+
+    `saving` are the errors of what saving has converted, by name.
+    """
 
     output: Path
     num_steps: int
@@ -35,21 +40,33 @@ class TrainResult:
     num_eval_rows: int
     num_parameters: int
     seconds: float
+    saving: dict[str, float] = field(default_factory=dict)
 
 
-def check_moved(model: PeftModel) -> None:
-    """Raises `Diverged` when no B left zero: such an adapter is the base in disguise."""
-    factors = [weight for name, weight in model.named_parameters() if "lora_B" in name]
-    if not any(bool(weight.detach().any()) for weight in factors):
-        raise Diverged("no weight of the adapter moved: raise optim.learning_rate or train for more steps")
-
-
-def check_servable(folder: Path, linears: dict[str, tuple[int, int]]) -> None:
-    """The server's own check of the folder. Raises `UnservableAdapter`."""
+def check_servable(folder: Path, base: BaseShapes | dict[str, tuple[int, int]]) -> None:
+    """The server's own check of the folder, over a base or its linears. Raises `UnservableAdapter`."""
     try:
-        inspect(folder, BaseShapes(linears), MAX_RANK, allow_extra=True)
+        shapes = base if isinstance(base, BaseShapes) else BaseShapes(base)
+        inspect(folder, shapes, MAX_RANK, allow_extra=True)
     except InvalidAdapter as error:
         raise UnservableAdapter(f"the server would refuse this adapter: {error}") from error
+
+
+def base_shapes(model: Any) -> BaseShapes:
+    """All that an adapter can change in a bare base, as the server's check wants it."""
+    config, table = model.config.get_text_config(), model.get_input_embeddings().weight
+    linears = linear_shapes(model)
+    heads = int(config.num_attention_heads)
+    return BaseShapes(
+        linears=linears,
+        biases=frozenset(name for name in linears if model.get_submodule(name).bias is not None),
+        vocab_size=table.shape[0],
+        hidden_size=table.shape[1],
+        tied=bool(config.tie_word_embeddings),
+        num_layers=int(config.num_hidden_layers),
+        num_kv_heads=int(config.num_key_value_heads or heads),
+        head_dim=int(getattr(config, "head_dim", None) or table.shape[1] // heads),
+    )
 
 
 def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
@@ -62,50 +79,58 @@ def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
     }
 
 
-def write_adapter(folder: Path, model: PeftModel, config: TrainConfig, result: TrainResult) -> None:
-    """Writes weights, config, card and story into `folder`."""
-    # The vocabulary is never changed here; looking for changes would ask the hub about the base.
-    model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / STORY_FILE).write_text(json.dumps(story(config, result), indent=2) + "\n", encoding="utf-8")
+def write_story(folder: Path, config: TrainConfig, result: TrainResult) -> None:
+    """Writes card and story into `folder`, beside what was trained."""
+    told = {**story(config, result), "weights_dtype": _dtypes(folder)}
+    (folder / STORY_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card(config, result), encoding="utf-8")
 
 
 def story(config: TrainConfig, result: TrainResult) -> dict[str, Any]:
     """All that it takes to tell how an adapter came to be, and to make it again."""
-    files = {"train": config.data.train, "eval": config.data.eval}
+    files = {"train": config.data.train, "eval": config.data.eval, "old": config.keep.rows}
     return {
         "config": json.loads(json.dumps(asdict(config), default=str)),
         "data_sha256": {name: sha256(path) for name, path in files.items() if path},
         "seed": config.seed,
+        "lineage": ancestors(config.init_from),
         "versions": {name: version(name) for name in LIBRARIES},
         "metrics": {key: value for key, value in asdict(result).items() if key != "output"},
     }
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _dtypes(folder: Path) -> list[str]:
+    """Number formats of all saved tensors, by their names in safetensors."""
+    found: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as tensors:
+            # Not a dict, for all its keys.
+            found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    return sorted(found)
 
 
 def card(config: TrainConfig, result: TrainResult) -> str:
     """The model card, in Markdown with the front matter that hubs read."""
-    lora, optim = config.lora, config.optim
+    optim, method = config.optim, METHODS[config.method]
     held = "none held out" if result.eval_loss is None else f"{result.eval_loss:.4f}"
+    kind, library, tag = (
+        ("model made from", "transformers", "full") if method.makes_model else ("adapter for", "peft", "lora")
+    )
     return f"""---
 base_model: {json.dumps(config.base)}
-library_name: peft
+library_name: {library}
 pipeline_tag: text-generation
-tags: [lora]
+tags: [{tag}]
 ---
 
 # {config.output.name}
 
-A LoRA adapter for `{config.base}`.
+A{"n" if kind[0] == "a" else ""} {kind} `{config.base}`: {method.summary}.
 
 | | |
 |---|---|
-| rank, alpha, dropout | {lora.rank}, {lora.alpha:g}, {lora.dropout:g} |
+| method | {config.method} |
+{_shape(config)}
 | base in training | {config.quantization} |
 | rows (train, held out) | {result.num_train_rows}, {result.num_eval_rows} |
 | learning rate, schedule | {optim.learning_rate:g}, {optim.schedule} |
@@ -117,3 +142,12 @@ A LoRA adapter for `{config.base}`.
 The loss is in nats per token of the answers. `training.json` has the whole config, the data's digests and the
 versions of the libraries; `metrics.jsonl` has the course of the run.
 """
+
+
+def _shape(config: TrainConfig) -> str:
+    family, lora = METHODS[config.method].family, config.lora
+    if family in PROMPTS:
+        return f"| virtual tokens | {config.prompt.tokens} |"
+    if family in ("ia3", "full"):
+        return "| rank | none |"
+    return f"| rank, alpha, dropout | {lora.rank}, {lora.alpha:g}, {lora.dropout:g} |"

@@ -1,20 +1,31 @@
-"""The whole configuration of a training run: one frozen dataclass with three sections, read from TOML.
+"""The whole configuration of a training run: one frozen dataclass with its sections, read from TOML.
 
 Every field carries its help text, so flags and documentation are read from here and cannot drift.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training.methods.table import METHODS, REFUSED
+
 ALL_LINEAR = "all-linear"
 
 
-def option(help_text: str, default: Any, *, choices: tuple[str, ...] = (), least: float | None = None) -> Any:
-    """A field with its help text, its choices and the least value that it may have."""
-    return field(default=default, metadata={"help": help_text, "choices": choices, "least": least})
+def option(
+    help_text: str,
+    default: Any,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    refused: Mapping[str, str] | None = None,
+) -> Any:
+    """A field with its help text, its choices, why others are no choice, and the least value it may have."""
+    metadata = {"help": help_text, "choices": choices, "least": least, "refused": refused or {}}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +57,48 @@ class LoraSection:
         "names of the linears to adapt; all-linear stands for every linear but the output head", (ALL_LINEAR,)
     )
     rslora: bool = option("scale by the square root of the rank", False)
+    dora: bool = option("train a magnitude for every output beside the pair", False)
+    init: str = option(
+        "where the pair starts: default leaves the base as it is; pissa and olora start from the base's own "
+        "directions and are converted back on saving, loftq from what nf4 loses, eva from the data",
+        "default",
+        choices=("default", "pissa", "olora", "loftq", "eva"),
+    )
+    eva_rho: float = option("how far eva may raise one linear's rank at the cost of others", 1.0, least=1)
     rank_pattern: dict[str, int] | None = option("rank by name pattern, where it differs", None)
     alpha_pattern: dict[str, float] | None = option("alpha by name pattern, where it differs", None)
     layers_to_transform: tuple[int, ...] | None = option("layer indices to adapt; all when left out", None)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaLoraSection:
+    """How AdaLoRA goes from its first ranks down to lora.rank a linear on average."""
+
+    start_rank: int | None = option(
+        "rank at the start; one and a half times lora.rank when left out", None, least=1
+    )
+    warmup: float = option("share of the steps before anything is pruned", 0.1, least=0)
+    final: float = option("share of the steps after the last pruning", 0.3, least=0)
+    prune_every: int = option("steps between two prunings", 10, least=1)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSection:
+    """Soft tokens before every prompt, for prompt tuning, prefix tuning and p-tuning."""
+
+    tokens: int = option("how many there are", 20, least=1)
+    text: str | None = option("words whose embeddings they start from, in prompt tuning", None)
+    hidden: int | None = option("width of p-tuning's encoder; the base's own when left out", None, least=1)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepSection:
+    """What keeps old skills while new ones are learned."""
+
+    rows: Path | None = option("JSONL file of old rows, for replay and ewc", None)
+    replay: float = option("share of the rows trained on that are old ones", 0.0, least=0)
+    ewc: float = option("strength of the penalty on moving weights that old rows depend on", 0.0, least=0)
+    fisher_rows: int = option("old rows to measure that dependence on", 256, least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +114,16 @@ class OptimConfig:
     accumulation: int = option("forward passes that one step gathers", 1, least=1)
     epochs: float = option("passes over the train rows; max_steps wins when given", 1.0, least=0)
     max_steps: int | None = option("optimizer steps to take instead of counting epochs", None, least=1)
+    optimizer: str = option(
+        "auto pages AdamW's state out of a GPU over a quantized base and is plain AdamW elsewhere",
+        "auto",
+        choices=("auto", "adamw", "paged_adamw_32bit", "paged_adamw_8bit"),
+    )
+    lora_plus_ratio: float | None = option("LoRA+: how many times faster B learns than A", None, least=1)
+    unfreeze_groups: int | None = option(
+        "groups of layers that begin to learn one after another, the last layers first", None, least=2
+    )
+    unfreeze_every: int | None = option("steps from one group of layers to the next", None, least=1)
     weight_decay: float = option("decoupled weight decay", 0.0, least=0)
     clip: float = option("largest gradient norm; 0 leaves gradients as they are", 1.0, least=0)
     eval_every: int | None = option("steps between evaluations; once per epoch when left out", None, least=1)
@@ -76,11 +136,27 @@ class TrainConfig:
 
     base: str = option("folder or hub id of the base model (required)", "")
     output: Path = option("folder that becomes the adapter (required)", Path())
+    task: str = option(
+        "what is learned from the rows: sft imitates their completions", "sft", choices=("sft",)
+    )
+    method: str = option(
+        "what is trained; a method is a name for settings below, which are filled in",
+        "lora",
+        choices=tuple(METHODS),
+        refused=REFUSED,
+    )
+    init_from: Path | None = option("folder of an adapter to train on instead of starting afresh", None)
+    last_layers: int = option("how many layers, counted from the last, the freeze methods train", 2, least=1)
     data: DataConfig = field(default=DataConfig(), metadata={"help": "the rows"})
     lora: LoraSection = field(default=LoraSection(), metadata={"help": "the adapter"})
+    adalora: AdaLoraSection = field(default=AdaLoraSection(), metadata={"help": "AdaLoRA's course"})
+    prompt: PromptSection = field(default=PromptSection(), metadata={"help": "soft tokens"})
+    keep: KeepSection = field(default=KeepSection(), metadata={"help": "old skills"})
     optim: OptimConfig = field(default=OptimConfig(), metadata={"help": "the optimizer"})
     quantization: str = option(
-        "none trains on the base as it is, nf4 on its 4-bit codes (QLoRA)", "none", choices=("none", "nf4")
+        "none trains on the base as it is, nf4 on its 4-bit codes (QLoRA), int8 on its 8-bit codes",
+        "none",
+        choices=("none", "nf4", "int8"),
     )
     dtype: str = option(
         "number format of the base; auto is bfloat16 on a GPU that has it and float32 elsewhere",
@@ -88,6 +164,11 @@ class TrainConfig:
         choices=("auto", "float32", "bfloat16"),
     )
     gradient_checkpointing: bool = option("recompute activations to save memory", False)
+    checkpoint_every: int | None = option(
+        "steps between checkpoints that a killed run goes on from; SIGTERM writes one in any case",
+        None,
+        least=1,
+    )
     threads: int | None = option("CPU threads to use; torch's own choice when left out", None, least=1)
     seed: int = option("decides the adapter's start, the split and the order of rows", 0, least=0)
     log_every: int = option("steps between two lines of metrics", 10, least=1)

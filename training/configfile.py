@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from training.config import TrainConfig
 from training.errors import InvalidConfig
+from training.methods.settle import method_problems, settled
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -36,6 +37,7 @@ def parse_config(table: Mapping[str, Any], folder: Path = Path()) -> TrainConfig
     if (folder / config.base).is_dir():
         values = {item.name: getattr(config, item.name) for item in fields(config)}
         config = TrainConfig(**(values | {"base": str(folder / config.base)}))
+    config = settled(config)
     check_config(config)
     return config
 
@@ -57,6 +59,7 @@ def check_config(config: TrainConfig) -> None:
         problems.append("optim.patience needs held-out rows: give data.eval or data.eval_fraction")
     if config.optim.max_steps is None and config.optim.epochs <= 0:
         problems.append("optim.epochs must be more than 0 when optim.max_steps is left out")
+    problems += method_problems(config)
     if problems:
         raise InvalidConfig(problems)
 
@@ -142,7 +145,10 @@ def _range_problems(section: Any, prefix: str) -> Iterator[str]:
     for item in fields(section):
         value, name = getattr(section, item.name), f"{prefix}{item.name}"
         choices, least = item.metadata.get("choices"), item.metadata.get("least")
-        if choices and value not in choices:
+        refused = item.metadata.get("refused") or {}
+        if refused and value in refused:
+            yield f"{name} {value!r} is not offered: {refused[value]}"
+        elif choices and value not in choices:
             yield f"{name} must be {' or '.join(choices)}, not {value!r}"
         if least is not None and value is not None and not value >= least:
             yield f"{name} must be at least {least}, not {value}"

@@ -37,6 +37,10 @@ class Diverged(TrainingError):
     """The run produced no usable adapter: its loss became NaN or its weights never moved."""
 
 
+class Interrupted(TrainingError):
+    """The run was asked to stop and has left a checkpoint; running it again goes on from there."""
+
+
 class UnservableAdapter(TrainingError):
     """The finished adapter is one that the server would refuse."""
 

@@ -114,10 +114,10 @@ def held_out_loss(model: Model, examples: Sequence[Example], pad: int, batch_siz
     for start in range(0, len(order), batch_size):
         ids, labels, mask = (part.to(model.device) for part in padded(order[start : start + batch_size], pad))
         logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        # (batch, length, vocab) against the token that comes next
+        # (batch, length, vocab) against the token that comes next; soft tokens have logits before all others.
         total += float(
             cross_entropy(
-                logits[:, :-1].flatten(0, 1).float(),
+                logits[:, -ids.shape[1] : -1].flatten(0, 1).float(),
                 labels[:, 1:].flatten(),
                 ignore_index=IGNORED,
                 reduction="sum",

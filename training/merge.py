@@ -20,11 +20,11 @@ from adapters.merge.recipes import Trained, check_base, find_recipe
 from adapters.merge.shards import digests
 from adapters.merge.sources import Source, open_source, pairs_of, read_changes, sum_of
 from adapters.merge.stream import Written, write_merged
-from training.artifact import STORY_FILE
 from training.blend import blend
 from training.config import DataConfig
 from training.data import read_rows
 from training.encode import Example, encode_rows
+from training.files import STORY_FILE
 from training.merge_config import MergeConfig, factors
 from training.merge_gate import Verdict, judge, random_rows, see
 from training.merge_models import adapted, dense_model, grown

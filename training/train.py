@@ -1,4 +1,4 @@
-"""One training run, from a config to an adapter folder."""
+"""One training run, from a config to the folder of an adapter or a model."""
 
 from __future__ import annotations
 
@@ -10,73 +10,108 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import PreTrainedTokenizerBase
 
-from training.artifact import TrainResult, check_moved, check_servable, linear_shapes, write_adapter
+from training.artifact import TrainResult, write_story
+from training.checkpoints import claim, latest, release
 from training.config import TrainConfig
 from training.configfile import check_config
 from training.data import read_rows, split_rows
 from training.encode import Example, encode_rows
-from training.errors import InvalidConfig, InvalidData
-from training.model import adapt, load_base, load_tokenizer
+from training.errors import Interrupted, InvalidConfig, InvalidData, TrainingError
+from training.methods.ewc import Tether, make_tether
+from training.methods.learner import Learner, make_learner
+from training.methods.lineage import inherited
+from training.methods.replay import with_replay
+from training.methods.settle import settled
+from training.model import load_tokenizer
 from training.progress import Report
 from training.quiet import quiet
-from training.trainer import make_trainer
+from training.stopping import Stop, stopped_by_sigterm
+from training.trainer import Job, LearnTrainer
 
 __all__ = ["TrainResult", "run"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Examples:
+    """`train` has the old rows to be replayed in it."""
+
     train: list[Example]
     held: list[Example]
+    old: list[Example]
 
 
 def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
-    """Trains an adapter into `config.output`, which appears only once it is complete.
+    """Trains into `config.output`, which appears only once it is complete.
 
-    Raises `InvalidConfig`, `InvalidData`, `InvalidBase`, `Diverged` or `UnservableAdapter`.
+    SIGTERM stops it at the end of its step with a checkpoint, from which the same config goes on. Raises
+    `InvalidConfig`, `InvalidData`, `InvalidBase`, `Diverged`, `Interrupted` or `UnservableAdapter`.
     """
+    config = settled(config)
     check_config(config)
+    config = inherited(config)
     _check_output(config)
-    with quiet(), _threads(config.threads), _workplace(config.output) as folder:
+    place = config.output.with_name(f".{config.output.name}.partial")
+    with quiet(), _threads(config.threads), stopped_by_sigterm() as stop:
         tokenizer = load_tokenizer(config.base)
-        result = _train(config, _examples(config, tokenizer), int(tokenizer.pad_token_id), folder, report)
-        shutil.rmtree(config.output, ignore_errors=True)
-        folder.rename(config.output)
+        examples = _examples(config, tokenizer)
+        with _workplace(place, config) as checkpoint:
+            result = _train(config, examples, tokenizer, place, checkpoint, stop, report)
+            release(place)
+            shutil.rmtree(config.output, ignore_errors=True)
+            place.rename(config.output)
     return result
 
 
 def _train(
-    config: TrainConfig, examples: _Examples, pad: int, folder: Path, report: Report | None
+    config: TrainConfig,
+    examples: _Examples,
+    tokenizer: PreTrainedTokenizerBase,
+    place: Path,
+    checkpoint: Path | None,
+    stop: Stop,
+    report: Report | None,
 ) -> TrainResult:
     began = time.monotonic()
-    # Before the adapter is made: its A is drawn from this seed.
-    set_seed(config.seed)
-    base = load_base(config.base, config.dtype, config.quantization)
-    linears = linear_shapes(base)
-    model = adapt(base, config)
-    trainer = make_trainer(model, examples.train, examples.held, config, folder, pad, report)
-    outcome = trainer.train()
-    model.eval()
-    check_moved(model)
+    pad = int(tokenizer.pad_token_id)
+    learner = make_learner(config, examples.train, pad, place)
+    job = Job(examples.train, examples.held, pad, _tether(learner, examples.old, pad))
+    trainer = LearnTrainer(learner, job, place, stop, report)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    learner.settle()
+    eval_loss = _eval_loss(trainer, bool(examples.held))
     result = TrainResult(
         output=config.output,
         num_steps=trainer.state.global_step,
-        train_loss=float(outcome.training_loss),
-        eval_loss=_eval_loss(trainer, bool(examples.held)),
+        train_loss=trainer.mean_loss(),
+        eval_loss=eval_loss,
         num_train_rows=len(examples.train),
         num_eval_rows=len(examples.held),
-        num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        num_parameters=learner.num_parameters,
         seconds=round(time.monotonic() - began, 3),
+        saving=learner.save(place, tokenizer, examples.train),
     )
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    write_adapter(folder, model, config, result)
-    check_servable(folder, linears)
+    write_story(place, config, result)
     return result
 
 
-def _eval_loss(trainer: Trainer, has_held: bool) -> float | None:
+def _tether(learner: Learner, old: list[Example], pad: int) -> Tether | None:
+    keep = learner.config.keep
+    if not keep.ewc:
+        return None
+    return make_tether(
+        learner.model,
+        learner.weights,
+        old,
+        strength=keep.ewc,
+        num_rows=keep.fisher_rows,
+        seed=learner.config.seed,
+        pad=pad,
+    )
+
+
+def _eval_loss(trainer: LearnTrainer, has_held: bool) -> float | None:
     """The held-out loss of the weights that are saved, which may be those of an earlier step."""
     return float(trainer.evaluate()["eval_loss"]) if has_held else None
 
@@ -92,10 +127,17 @@ def _examples(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> _Examp
         rows, held = split_rows(rows, data.eval_fraction, config.seed)
     else:
         held = []
+    new, old = encode_rows(rows, tokenizer, data, data.train), _old(config, tokenizer)
     return _Examples(
-        train=encode_rows(rows, tokenizer, data, data.train),
+        train=with_replay(new, old, config.keep.replay, config.seed),
         held=encode_rows(held, tokenizer, data, data.eval or data.train) if held else [],
+        old=old,
     )
+
+
+def _old(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    path = config.keep.rows
+    return encode_rows(read_rows(path), tokenizer, config.data, path) if path else []
 
 
 def _check_output(config: TrainConfig) -> None:
@@ -107,15 +149,20 @@ def _check_output(config: TrainConfig) -> None:
 
 
 @contextmanager
-def _workplace(output: Path) -> Iterator[Path]:
-    """A folder beside `output` to work in; a run that fails leaves nothing behind."""
-    folder = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def _workplace(place: Path, config: TrainConfig) -> Iterator[Path | None]:
+    """The run's own folder to work in, with the checkpoint that an earlier try has left there, if it has.
+
+    A run that is stopped or breaks down leaves its checkpoints; one that cannot go on leaves nothing.
+    """
+    checkpoint = claim(place, config)
     try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield checkpoint
+    except Interrupted:
+        raise
+    except BaseException as error:
+        if isinstance(error, TrainingError) or latest(place) is None:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 @contextmanager

@@ -1,164 +1,164 @@
-"""The one place where transformers' Trainer is set up: arguments, metrics lines, token-exact evaluation."""
+"""The one place where transformers' Trainer is set up: loss, optimizer, rows, checkpoints, evaluation."""
 
 from __future__ import annotations
 
-import json
-import math
-import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainerControl
 
-from training.config import TrainConfig
+from training.arguments import training_arguments
+from training.batches import LengthGrouped, collated, features
+from training.callbacks import Checkpointing, Metrics, MovedGuard
+from training.checkpoints import checkpoint_root, keep_only, seal
 from training.encode import Example
-from training.errors import Diverged
-from training.evaluate import held_out_loss, padded
-from training.model import Model, resolve_dtype
-from training.progress import Progress, Report
+from training.evaluate import held_out_loss
+from training.files import METRICS_FILE
+from training.methods.adalora import Pruning
+from training.methods.ewc import Tether
+from training.methods.guards import check_optimized
+from training.methods.learner import Learner
+from training.methods.optimizers import loraplus
+from training.methods.unfreeze import Unfreezing
+from training.progress import Report
+from training.stopping import Stop
 
-METRICS_FILE = "metrics.jsonl"
-
-
-def make_trainer(
-    model: Model,
-    train: list[Example],
-    held: list[Example],
-    config: TrainConfig,
-    folder: Path,
-    pad: int,
-    report: Report | None,
-) -> Trainer:
-    """A trainer that is ready to go and writes `metrics.jsonl` into `folder`."""
-    callbacks: list[TrainerCallback] = [_Metrics(folder / METRICS_FILE, report)]
-    if config.optim.patience:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=config.optim.patience))
-    trainer = _Trainer(
-        model=model,
-        args=_arguments(config, folder, bool(held)),
-        train_dataset=[_features(example) for example in train],
-        # Only its presence matters to Trainer: `evaluate` reads the examples themselves.
-        eval_dataset=[_features(example) for example in held] or None,
-        data_collator=lambda rows: _collated(rows, pad),
-        callbacks=callbacks,
-    )
-    trainer.held, trainer.pad = held, pad
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+_WEIGHTS = "weights.safetensors"
+_EXTRA = "extra.pt"
 
 
-class _Trainer(Trainer):  # type: ignore[misc]
-    """Evaluates as nats per loss token over the whole held-out set, whatever the batches."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The rows to train on and those held out, the id to pad with, and what holds the weights, if it does."""
 
+    train: list[Example]
     held: list[Example]
     pad: int
+    tether: Tether | None = None
+
+
+class LearnTrainer(Trainer):  # type: ignore[misc]
+    """Trains a learner on a job in `place`, which gets its metrics and checkpoints.
+
+    Evaluates as nats per loss token over the whole held-out set, whatever the batches. A checkpoint holds the
+    weights that learn as they are, whatever PEFT would make of them on saving, so that going on is exact.
+    """
+
     control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
+
+    def __init__(self, learner: Learner, job: Job, place: Path, stop: Stop, report: Report | None) -> None:
+        config = learner.config
+        super().__init__(
+            model=learner.model,
+            args=training_arguments(config, checkpoint_root(place), bool(job.held)),
+            train_dataset=[features(example) for example in job.train],
+            # Only its presence matters to Trainer: `evaluate` reads the examples themselves.
+            eval_dataset=[features(example) for example in job.held] or None,
+            data_collator=lambda rows: collated(rows, job.pad),
+        )
+        self.learner, self.job, self.place = learner, job, place
+        self._order = LengthGrouped(job.train, config.optim.batch_size, config.seed)
+        self._nats = torch.zeros((), device=self.args.device)
+        self._pruning = Pruning(learner.model, config.adalora) if learner.method.family == "adalora" else None
+        self.remove_callback(PrinterCallback)
+        for callback in self._callbacks(stop, report):
+            self.add_callback(callback)
+
+    def mean_loss(self) -> float:
+        """Nats per loss token, mean of all steps: those before the checkpoint that it went on from too."""
+        steps: int = self.state.global_step
+        return float(self._nats) / max(steps, 1)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        metrics = {"eval_loss": held_out_loss(self.model, self.held, self.pad, self.args.eval_batch_size)}
+        loss = held_out_loss(self.model, self.job.held, self.job.pad, self.args.eval_batch_size)
+        metrics = {"eval_loss": loss}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def training_step(self, *arguments: Any, **options: Any) -> Tensor:
+        loss: Tensor = super().training_step(*arguments, **options)
+        self._nats += loss
+        return loss
 
-class _Metrics(TrainerCallback):  # type: ignore[misc]
-    """One JSON line per log, a sign of life per step, and a halt when the loss is no number."""
+    def compute_loss(self, *arguments: Any, **options: Any) -> Any:
+        loss = super().compute_loss(*arguments, **options)
+        if self.job.tether is None or not self.model.training:
+            return loss
+        # A step gathers several passes and is held once.
+        return loss + self.job.tether.penalty() / self.current_gradient_accumulation_steps
 
-    def __init__(self, path: Path, report: Report | None) -> None:
-        self._path = path
-        self._report = report
-        self._began = time.monotonic()
-        self._latest: dict[str, float] = {}
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        ratio = self.learner.config.optim.lora_plus_ratio
+        if ratio is not None and self.optimizer is None:
+            self.optimizer = loraplus(self, model or self.model, ratio)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        check_optimized(optimizer, self.learner.weights)
+        return optimizer
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **_: Any,
-    ) -> None:
-        loss = logs.get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise Diverged(f"the loss was {loss} at step {state.global_step}: lower optim.learning_rate")
-        self._latest |= logs
-        if state.is_world_process_zero:
-            line = {"step": state.global_step, "seconds": round(time.monotonic() - self._began, 3)} | logs
-            with self._path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(line) + "\n")
+    def _get_train_sampler(self, *_: Any) -> LengthGrouped:
+        return self._order
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if self._report and state.is_world_process_zero:
-            self._report(
-                Progress(
-                    phase="train",
-                    step=state.global_step,
-                    num_steps=state.max_steps,
-                    seconds=time.monotonic() - self._began,
-                    loss=self._latest.get("loss"),
-                    eval_loss=self._latest.get("eval_loss"),
-                    learning_rate=self._latest.get("learning_rate"),
-                )
-            )
+    def _callbacks(self, stop: Stop, report: Report | None) -> Iterator[TrainerCallback]:
+        config = self.learner.config
+        yield _Epochs(self._order)
+        yield Metrics(self.place / METRICS_FILE, report)
+        yield MovedGuard(self.learner)
+        yield Checkpointing(config.checkpoint_every, stop, self.place)
+        if config.optim.patience:
+            yield EarlyStoppingCallback(early_stopping_patience=config.optim.patience)
+        if self._pruning is not None:
+            yield self._pruning
+        if config.optim.unfreeze_groups and config.optim.unfreeze_every:
+            yield Unfreezing(self.learner.weights, config.optim.unfreeze_groups, config.optim.unfreeze_every)
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            written = checkpoint_root(self.place) / f"checkpoint-{self.state.global_step}"
+            seal(written)
+            best = self.state.best_model_checkpoint
+            keep_only(self.place, {written, Path(best)} if best else {written})
 
-def _arguments(config: TrainConfig, folder: Path, evaluates: bool) -> TrainingArguments:
-    optim = config.optim
-    rhythm = "steps" if optim.eval_every else "epoch"
-    keeps_best = bool(optim.patience)
-    arguments = TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
-        per_device_train_batch_size=optim.batch_size,
-        per_device_eval_batch_size=optim.batch_size,
-        gradient_accumulation_steps=optim.accumulation,
-        learning_rate=optim.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if optim.schedule == "constant" else optim.schedule,
-        warmup_steps=optim.warmup_steps,
-        num_train_epochs=optim.epochs,
-        max_steps=optim.max_steps or -1,
-        weight_decay=optim.weight_decay,
-        max_grad_norm=optim.clip,
-        eval_strategy=rhythm if evaluates else "no",
-        eval_steps=optim.eval_every,
-        save_strategy=rhythm if keeps_best else "no",
-        save_steps=optim.eval_every or 500,
-        save_total_limit=1,
-        save_only_model=True,
-        load_best_model_at_end=keeps_best,
-        metric_for_best_model="eval_loss" if keeps_best else None,
-        greater_is_better=False if keeps_best else None,
-        logging_steps=config.log_every,
-        logging_nan_inf_filter=False,
-        # Rows of like length share a batch, so that little of it is padding.
-        train_sampling_strategy="group_by_length",
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.cuda.is_available(),
-        bf16=resolve_dtype(config.dtype) == torch.bfloat16 and torch.cuda.is_available(),
-        disable_tqdm=True,
-        report_to="none",
-        seed=config.seed,
-    )
-    # Without a launcher Trainer would spread one process over every GPU it sees, by DataParallel.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights: dict[str, Tensor] = {}
+        for name, weight in self.learner.weights.items():
+            found = weight if state_dict is None else state_dict[name]
+            weights[name] = found.detach().contiguous()
+        save_file(weights, folder / _WEIGHTS)
+        pruning = self._pruning.state_dict() if self._pruning else None
+        torch.save({"nats": self._nats, "pruning": pruning}, folder / _EXTRA)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoint = Path(resume_from_checkpoint)
+        self._load_weights(checkpoint)
+        extra = torch.load(checkpoint / _EXTRA, map_location=self.args.device, weights_only=True)
+        self._nats = extra["nats"]
+        if self._pruning is not None:
+            self._pruning.load_state_dict(extra["pruning"])
+
+    def _load_best_model(self) -> None:
+        self._load_weights(Path(self.state.best_model_checkpoint))
+
+    @torch.no_grad()
+    def _load_weights(self, checkpoint: Path) -> None:
+        for name, weight in load_file(checkpoint / _WEIGHTS).items():
+            self.learner.weights[name].copy_(weight)
 
 
-def _features(example: Example) -> dict[str, list[int]]:
-    return {"input_ids": example.input_ids, "labels": example.labels}
+class _Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells the order of the rows which epoch it is, also where a run goes on in the middle of one."""
 
+    def __init__(self, order: LengthGrouped) -> None:
+        self._order = order
 
-def _collated(rows: list[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    ids, labels, mask = padded([Example(row["input_ids"], row["labels"]) for row in rows], pad)
-    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    def on_epoch_begin(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
+        self._order.epoch = int(state.epoch or 0)

@@ -9,6 +9,7 @@ import pytest
 from training.config import DataConfig, LoraSection, OptimConfig, TrainConfig
 from training.configfile import check_config, dump_config, option_help, parse_config, read_config
 from training.errors import InvalidConfig
+from training.methods.settle import settled
 
 GOOD: dict[str, Any] = {"base": "some/base", "output": "out", "data": {"train": "rows.jsonl"}}
 
@@ -55,7 +56,33 @@ def test_unknown_keys_are_named_with_close_matches() -> None:
         ({"lora": {"rank": 0}}, "lora.rank must be at least 1"),
         ({"lora": {"dropout": 1.0}}, "shares below 1"),
         ({"optim": {"learning_rate": float("nan")}}, "optim.learning_rate must be at least 0"),
-        ({"quantization": "int3"}, "quantization must be none or nf4"),
+        ({"quantization": "int3"}, "quantization must be none or nf4 or int8"),
+        ({"method": "bottleneck"}, "method 'bottleneck' is not offered: .* AdapterHub.* transformers 4.57"),
+        ({"method": "magic"}, "method must be lora or qlora or"),
+        ({"task": "dance"}, "task must be sft"),
+        ({"method": "qlora", "quantization": "int8"}, "quantization = 'int8' contradicts method qlora"),
+        ({"method": "ia3", "lora": {"dora": True}}, "lora.dora is a setting of LoRA: method ia3 has none"),
+        ({"method": "pissa", "quantization": "nf4"}, "use loftq, or quantization = none"),
+        ({"method": "olora", "lora": {"dora": True}}, "cannot be converted back under DoRA"),
+        ({"lora": {"init": "loftq"}}, "set quantization = nf4"),
+        ({"method": "freeze", "lora": {"layers_to_transform": [1]}}, "both choose layers"),
+        ({"method": "vera", "optim": {"lora_plus_ratio": 4}}, "tells B from A: method vera has neither"),
+        ({"optim": {"unfreeze_groups": 2}}, "go together: give both"),
+        (
+            {"method": "prompt_tuning", "optim": {"unfreeze_groups": 2, "unfreeze_every": 1}},
+            "method prompt_tuning cannot",
+        ),
+        ({"method": "prefix_tuning", "gradient_checkpointing": True}, "leave one of them out"),
+        ({"keep": {"replay": 0.5}}, "name their JSONL file in keep.rows"),
+        ({"keep": {"rows": "old.jsonl"}}, "keep.rows alone does nothing"),
+        ({"keep": {"rows": "old.jsonl", "replay": 1}}, "keep.replay is a share below 1"),
+        ({"keep": {"rows": "old.jsonl", "ewc": 1}}, "name it in init_from"),
+        ({"adalora": {"warmup": 0.5, "final": 0.5}}, "leave some between them"),
+        ({"method": "full", "init_from": "old"}, "name the model's folder as base"),
+        ({"method": "p_tuning", "init_from": "old"}, "p-tuning saves its tokens and not their encoder"),
+        ({"method": "freeze", "init_from": "old"}, "use method lora instead of freeze"),
+        ({"method": "adalora", "init_from": "old"}, "cannot begin again"),
+        ({"method": "eva", "init_from": "old"}, "are two starts: keep one"),
         ({"optim": {"patience": 2}}, "optim.patience needs held-out rows"),
         ({"optim": {"epochs": 0}}, "optim.epochs must be more than 0"),
         ({"data": {"train": "a", "eval": "b", "eval_fraction": 0.1}}, "exclude each other"),
@@ -64,6 +91,17 @@ def test_unknown_keys_are_named_with_close_matches() -> None:
 def test_mistakes_are_told_apart(table: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidConfig, match=message):
         parse_config(GOOD | table)
+
+
+def test_a_method_fills_in_what_it_stands_for_and_nothing_that_was_said() -> None:
+    assert parse_config(GOOD | {"method": "qlora"}).quantization == "nf4"
+    assert parse_config(GOOD | {"method": "dora"}).lora == LoraSection(dora=True)
+    loftq = parse_config(GOOD | {"method": "loftq"})
+    assert (loftq.quantization, loftq.lora.init) == ("nf4", "loftq")
+    assert settled(loftq) == loftq
+    assert parse_config(GOOD | {"method": "lora_plus"}).optim.lora_plus_ratio == 16.0
+    said = parse_config(GOOD | {"method": "lora_plus", "optim": {"lora_plus_ratio": 4}})
+    assert said.optim.lora_plus_ratio == 4.0
 
 
 def test_required_fields_are_all_named_at_once() -> None:

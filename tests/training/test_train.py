@@ -20,7 +20,8 @@ from training.data import read_rows, split_rows
 from training.encode import encode_rows
 from training.errors import Diverged, InvalidBase, InvalidConfig, InvalidData, UnservableAdapter
 from training.evaluate import compare, held_out_loss
-from training.model import adapt, load_adapted, load_base, lora_config
+from training.methods.peft_configs import lora_config
+from training.model import adapt, load_adapted, load_base
 from training.progress import Progress, bars
 from training.train import run
 

@@ -1,0 +1,54 @@
+"""Trainer's arguments, from the settings of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from training.config import TrainConfig
+from training.methods.optimizers import optimizer_name
+from training.model import resolve_dtype
+
+
+def training_arguments(config: TrainConfig, folder: Path, evaluates: bool) -> TrainingArguments:
+    """Arguments of a run that keeps its checkpoints in `folder`; `evaluates` if there are held-out rows."""
+    optim = config.optim
+    rhythm = "steps" if optim.eval_every else "epoch"
+    keeps_best = bool(optim.patience)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=optim.batch_size,
+        per_device_eval_batch_size=optim.batch_size,
+        gradient_accumulation_steps=optim.accumulation,
+        learning_rate=optim.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if optim.schedule == "constant" else optim.schedule,
+        warmup_steps=optim.warmup_steps,
+        num_train_epochs=optim.epochs,
+        max_steps=optim.max_steps or -1,
+        weight_decay=optim.weight_decay,
+        max_grad_norm=optim.clip,
+        optim=optimizer_name(config),
+        eval_strategy=rhythm if evaluates else "no",
+        eval_steps=optim.eval_every,
+        # Checkpoints to go on from are asked for apart from these, which the best weights are taken from.
+        save_strategy=rhythm if keeps_best else "no",
+        save_steps=optim.eval_every or 500,
+        restore_callback_states_from_checkpoint=True,
+        load_best_model_at_end=keeps_best,
+        metric_for_best_model="eval_loss" if keeps_best else None,
+        greater_is_better=False if keeps_best else None,
+        logging_steps=config.log_every,
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+        bf16=resolve_dtype(config.dtype) == torch.bfloat16 and torch.cuda.is_available(),
+        disable_tqdm=True,
+        report_to="none",
+        seed=config.seed,
+    )
+    # Without a launcher Trainer would spread one process over every GPU it sees, by DataParallel.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
