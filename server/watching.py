@@ -65,16 +65,16 @@ class Watching:
         running = self._directory.holds.running([version])
         return pb.AdapterStatus(
             state=self._state(version, running),
-            version=version_message(version, tenant, self._link.stats),
+            version=version_message(version, tenant, self._link.places),
             running=running,
         )
 
     def _state(self, version: AdapterVersion, running: int) -> pb.AdapterState:
-        stats = self._link.stats
+        places = self._link.places
         if not self._directory.store.is_live(version):
             return pb.ADAPTER_STATE_DRAINING if running else pb.ADAPTER_STATE_DELETED
-        if stats is not None and version.digest in stats.resident:
+        if version.digest in places.resident:
             return pb.ADAPTER_STATE_ON_DEVICE
-        if stats is not None and version.digest in stats.on_host:
+        if version.digest in places.on_host:
             return pb.ADAPTER_STATE_ON_HOST
         return pb.ADAPTER_STATE_STORED
