@@ -185,9 +185,7 @@ class AdapterSlots:
     def take_moved(self) -> list[Moved]:
         """Of all that came, went, or are awaited otherwise since the last call: how they are now."""
         moved, self._moved = self._moved | self.host.take_moved(), set()
-        return [
-            Moved(each, each in self.host, self.is_resident(each), each in self._awaited) for each in moved
-        ]
+        return [Moved(d, d in self.host, self.is_resident(d), d in self._awaited) for d in moved]
 
     def resident(self) -> list[str]:
         return [o.digest for o in self._occupants.values() if o.placed.is_resident()]
