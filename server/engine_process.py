@@ -74,7 +74,7 @@ class EngineProcess:
         self._starts = count()
         self._ready: Ready | None = None
         self._stats: Stats | None = None
-        self._places = Places()
+        self._places = Places(self.news)
         self._fruitless_starts = 0
         self._lost = ""
         self._process: asyncio.subprocess.Process | None = None
@@ -227,7 +227,7 @@ class EngineProcess:
 
     async def _start_again(self) -> None:
         self._ready = self._stats = None
-        self._places = Places()
+        self._places.clear()
         self.news.tell()
         self._preparations.lose()
         self._sockets.close()
@@ -245,8 +245,7 @@ class EngineProcess:
         if isinstance(report, (Ready, Broken)):
             return
         self._stats = report.stats
-        if self._places.take(report.moved, report.refusals):
-            self.news.tell()
+        self._places.take(report.moved, report.refusals)
         if report.tokens:
             self._fruitless_starts = 0
         for token in report.tokens:

@@ -9,9 +9,8 @@ from server.directory import Directory
 from server.engine.messages import Ready
 from server.errors import AdapterUnusable
 from server.link import EngineLink, require_ready
-from server.places import Places
+from server.places import HOST, Places
 
-HOST, DEVICE = "host", "device"
 WARM_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
@@ -30,8 +29,11 @@ class Tiers:
         require_ready(self._link)
         with self._directory.holds.hold(version):
             await self._directory.fetch(version.digest)
+            places = self._link.places
+            has_loaded = version.digest not in places.resident
             self._link.warm(version.digest, tier)
             await self._arrival(version, tier)
+            places.warmed(version.tenant, version.digest, tier, has_loaded)
 
     async def pin(self, version: AdapterVersion, tier: str) -> None:
         """Keeps it there from now on, over restarts; `keep` tells the engine. Raises StoreQuotaExceeded."""

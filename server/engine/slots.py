@@ -34,9 +34,7 @@ class AdapterSlots:
     def __init__(self, num_slots: int, host: HostCache, memory: DeviceMemory | None = None) -> None:
         """`num_slots` adapters beside the base, as far as the memory has room for them."""
         self.num_slots = num_slots
-        self.num_loads = 0
-        self.num_evictions = 0
-        self.num_held = 0
+        self.num_loads = self.num_evictions = self.num_held = 0
         self.host = host
         # Those that stay on the device, and those to be read though no sequence waits for them.
         self.pinned: set[str] = set()
@@ -113,6 +111,7 @@ class AdapterSlots:
             occupant.holds -= 1
             if not occupant.holds:
                 self.num_held -= 1
+                self._occupants.move_to_end(digest)
                 self._memory.leave(occupant.placed)
                 self._too_large = math.inf
 

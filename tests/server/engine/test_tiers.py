@@ -22,6 +22,7 @@ from server.engine.sampler import Sampled
 from server.engine.scheduler import Scheduler
 from server.engine.slots import AdapterSlots
 from server.model.adapter import AdapterBlob, Allocate
+from server.news import News
 from server.places import Places
 
 ROOM = 64
@@ -98,7 +99,7 @@ class House:
         self.host = HostCache(self._read, host_bytes, num_readers=1)
         self.slots = AdapterSlots(num_slots, self.host, self.device)
         self.pins = Pins(self.slots)
-        self.places = Places()
+        self.places = Places(News())
         blocks = BlockPool(4096, 16)
         self.scheduler = Scheduler(blocks, self.slots, 64, 512, drain_after, lambda: self.now)
         self.finished: list[int] = []
@@ -139,8 +140,8 @@ class House:
         """What the front makes of the changes that it is told is how things are."""
         self._end_reads()
         self.places.take(self.slots.take_moved(), self.pins.take_refusals())
-        assert self.places.resident == set(self.slots.resident())
-        assert self.places.on_host == set(self.host._kept)
+        assert set(self.places.resident) == set(self.slots.resident())
+        assert set(self.places.on_host) == set(self.host._kept)
         assert self.places.awaited == set(self.slots._awaited)
         assert self.places.refusals == self.pins.refusals()
 

@@ -134,7 +134,7 @@ class FakeLink:
         self.news = News()
         self.ready: Ready | None = None
         self.stats: Stats | None = None
-        self.places = Places()
+        self.places = Places(self.news)
         self.told: list[Command] = []
         self.script: Script = lambda request: []
         self.submitted: list[Submit] = []
@@ -230,8 +230,7 @@ class House:
         self.loop.run(self._take(moved, list(refusals)))
 
     async def _take(self, moved: list[Moved], refusals: list[messages.Refused]) -> None:
-        if self.link.places.take(moved, refusals):
-            self.link.news.tell()
+        self.link.places.take(moved, refusals)
 
     def replace_engine(self) -> None:
         """Another engine takes over, which knows of nothing."""

@@ -26,8 +26,6 @@ def test_the_life_of_an_adapter(house: House, text: Text) -> None:
     second = send(house, upload("acme", seed=1))
     assert second.version == 2
 
-    house.report(resident=[second.digest])
-    second.resident = True
     assert house.adapters.Get(pb.GetAdapterRequest(adapter_id="acme")) == second
     assert house.adapters.Get(pb.GetAdapterRequest(adapter_id="acme@1")) == version
     assert list(house.adapters.List(pb.ListAdaptersRequest()).versions) == [version, second]
