@@ -119,6 +119,11 @@ def _claim_token_rows(config: AdapterConfig, base: BaseShapes, plan: Plan, probl
         claim = Claim(table, ROWS, (len(ids), base.hidden_size))
         _add(plan, tensor_name(table, f"token_adapter.{ROWS}"), claim, problems)
         plan.token_ids[table] = ids
+    if base.tied and EMBEDDING in wanted and HEAD not in wanted:
+        # Of a table that was resized, PEFT saves the other end as well.
+        ids = plan.token_ids[HEAD] = wanted[EMBEDDING]
+        copy = Claim(HEAD, ROWS, (len(ids), base.hidden_size))
+        plan.optional[tensor_name(HEAD, f"token_adapter.{ROWS}")] = copy
 
 
 def _check_ids(ids: Sequence[int], base: BaseShapes, problems: list[str]) -> None:

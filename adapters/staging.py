@@ -167,7 +167,7 @@ class Staging:
                 self._write(name, data)
 
     def seal(self, writer: int = 0) -> None:
-        """Checks sizes and hashes and makes the files durable; no more writes.
+        """Checks sizes and hashes, makes the files durable and alone in their folder; no more writes.
 
         Raises UploadIncomplete, which changes nothing; ChecksumMismatch, UploadTaken or StoreUnavailable.
         """
@@ -180,6 +180,7 @@ class Staging:
                     file.check_content()
                 for file in self._files.values():
                     file.sync()
+                self._remove_leavings()
                 self._close()
                 self.sealed = True
 
@@ -214,6 +215,15 @@ class Staging:
         if file.size + len(data) > file.spec.size:
             raise UploadRejected(f"{name} was declared with {file.spec.size} bytes but more arrived.")
         file.write(data)
+
+    def _remove_leavings(self) -> None:
+        """What was made beside the files by a check or a commit that was broken off."""
+        for entry in os.listdir(self.folder):
+            path = self.folder / entry
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif entry not in self._files:
+                path.unlink()
 
     def _check_offset(self, name: str, offset: int) -> None:
         file = self._files.get(name)

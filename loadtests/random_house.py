@@ -1,6 +1,7 @@
 """A base and an adapter of random weights on disk, for servers that are started to be measured."""
 
 import json
+from collections.abc import Container
 from pathlib import Path
 
 import torch
@@ -33,8 +34,10 @@ def write_tokenizer(vocab_size: int, folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="t1").save_pretrained(folder)
 
 
-def write_adapter(model: str, rank: int, folder: Path, seed: int = 0) -> Path:
-    """Of all linears, as PEFT would save it; returns the folder."""
+def write_adapter(
+    model: str, rank: int, folder: Path, seed: int = 0, only: Container[str] | None = None
+) -> Path:
+    """Of all linears, or only those of these names, as PEFT would save it; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     # Drawn once and repeated: many large adapters are written in a time that can be waited for.
     drawn = (
@@ -42,7 +45,10 @@ def write_adapter(model: str, rank: int, folder: Path, seed: int = 0) -> Path:
     )
     tensors, targets = {}, set()
     for name, (rows, width) in config_of(model).linear_shapes().items():
-        targets.add(name.rpartition(".")[2])
+        target = name.rpartition(".")[2]
+        if only is not None and target not in only:
+            continue
+        targets.add(target)
         for part, shape in (("lora_A", (rank, width)), ("lora_B", (rows, rank))):
             size = shape[0] * shape[1]
             tensor = drawn.repeat(-(-size // drawn.numel()))[:size].view(shape).clone()

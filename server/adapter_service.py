@@ -131,4 +131,4 @@ class AdapterService(UploadMethods, AliasMethods):
         return found.decode(errors="replace")
 
     def _message(self, version: AdapterVersion) -> pb.AdapterVersion:
-        return version_message(version, current_caller().tenant, self._link.stats)
+        return version_message(version, current_caller().tenant, self._link.places)

@@ -8,14 +8,13 @@ from adapters.staging import Staging
 from adapters.store import AdapterVersion
 from lorikeet.v1 import adapters_pb2 as pb
 from server.directory import name_for
-from server.engine.messages import Stats
 from server.errors import InvalidRequest, names_in
-from server.tiers import DEVICE, HOST
+from server.places import DEVICE, HOST, Places
 
 TIERS: dict[int, str] = {pb.TIER_UNSPECIFIED: DEVICE, pb.TIER_HOST: HOST, pb.TIER_DEVICE: DEVICE}
 
 
-def version_message(version: AdapterVersion, tenant: str, stats: Stats | None) -> pb.AdapterVersion:
+def version_message(version: AdapterVersion, tenant: str, places: Places) -> pb.AdapterVersion:
     """As this tenant calls it."""
     manifest = version.manifest
     return pb.AdapterVersion(
@@ -28,7 +27,7 @@ def version_message(version: AdapterVersion, tenant: str, stats: Stats | None) -
         num_parameters=manifest.num_parameters,
         base_model=manifest.base_model_name,
         targets=sorted({linear.rpartition(".")[2] for linear in manifest.targets}),
-        resident=stats is not None and version.digest in stats.resident,
+        resident=places.seen(tenant, version.digest, version.pinned) == DEVICE,
         kind=manifest.kind,
         pinned=version.pinned,
         aliases=version.aliases,

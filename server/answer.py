@@ -14,6 +14,7 @@ from server.forecast import Forecast
 from server.job import Job
 from server.link import EngineLost
 from server.metrics import Metrics
+from server.places import Use
 from server.text import Text
 from server.trace import Facts, Phases
 
@@ -26,13 +27,16 @@ UNKNOWN_START = Started(0, 0.0, 0.0)
 class Sample:
     """Turns one sequence's tokens into messages."""
 
-    def __init__(self, index: int, job: Job, text: Text, metrics: Metrics, forecast: Forecast) -> None:
+    def __init__(
+        self, index: int, job: Job, text: Text, metrics: Metrics, forecast: Forecast, use: Use
+    ) -> None:
         self.finished = False
         self.job = job
         self._index = index
         self._text = text
         self._metrics = metrics
         self._forecast = forecast
+        self._use = use
         self._detokenizer = text.detokenizer(job.params.stop, job.context)
         self._num_tokens = 0
         self._started: Started | None = None
@@ -91,6 +95,7 @@ class Sample:
     def _begin(self, started: Started, now: float, message: pb.GenerateResponse) -> None:
         self._started = started
         self.job.share.begin()
+        self._use.begin(has_loaded=started.load_seconds > 0)
         self._first_at = self._last_at = now
         job = self.job
         message.started.prompt_tokens = len(job.prompt)

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from server.engine.messages import Ready, Stats
 from server.link import EngineLink
+from server.places import Places
 
 
 class EngineCollector(Collector):
@@ -23,45 +24,44 @@ class EngineCollector(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        ready, stats = self._link.ready, self._link.stats
+        ready, stats, places = self._link.ready, self._link.stats, self._link.places
         yield _gauge("lorikeet:engine_up", "Whether the engine takes requests", float(ready is not None))
         if ready is not None:
             yield _gauge("lorikeet:engine_load_seconds", "Loading the base", ready.load_seconds)
         if stats is None:
             return
-        yield from _load("lorikeet", stats)
-        yield from _own(stats)
+        yield from _load("lorikeet", stats, places)
+        yield from _own(stats, places)
         if self._vllm_names:
-            yield from _load("vllm", stats)
+            yield from _load("vllm", stats, places)
             if ready is not None:
                 yield _cache_config(ready)
 
 
-def _load(prefix: str, stats: Stats) -> Iterator[Metric]:
+def _load(prefix: str, stats: Stats, places: Places) -> Iterator[Metric]:
     """What routers decide by, in the words of Kubernetes' inference gateway."""
     yield _gauge(f"{prefix}:num_requests_waiting", "Sequences not yet scheduled", stats.waiting)
     yield _gauge(f"{prefix}:num_requests_running", "Sequences in the batch", stats.running)
     used = stats.blocks_used / max(stats.blocks_total, 1)
     yield _gauge(f"{prefix}:kv_cache_usage_perc", "Part of the KV cache in use, 0 to 1", used)
-    yield _lora_info(prefix, stats)
+    yield _lora_info(prefix, stats, places)
 
 
-def _lora_info(prefix: str, stats: Stats) -> Metric:
+def _lora_info(prefix: str, stats: Stats, places: Places) -> Metric:
     """Running means resident, as the gateway's protocol defines it: ready to serve without a load."""
     labels = ["max_lora", "running_lora_adapters", "waiting_lora_adapters"]
     family = GaugeMetricFamily(
         f"{prefix}:lora_requests_info", "Adapters; the value is the time", labels=labels
     )
-    family.add_metric(
-        [str(stats.slots_total), ",".join(stats.resident), ",".join(stats.awaited)], time.time()
-    )
+    resident, awaited = ",".join(sorted(places.resident)), ",".join(sorted(places.awaited))
+    family.add_metric([str(stats.slots_total), resident, awaited], time.time())
     return family
 
 
-def _own(stats: Stats) -> Iterator[Metric]:
-    yield _gauge("lorikeet:adapters_resident", "Adapters on the device", len(stats.resident))
-    yield _gauge("lorikeet:adapters_active", "Adapters that running sequences hold", len(stats.active))
-    yield _gauge("lorikeet:adapters_awaited", "Adapters that sequences wait for", len(stats.awaited))
+def _own(stats: Stats, places: Places) -> Iterator[Metric]:
+    yield _gauge("lorikeet:adapters_resident", "Adapters on the device", len(places.resident))
+    yield _gauge("lorikeet:adapters_active", "Adapters that running sequences hold", stats.active)
+    yield _gauge("lorikeet:adapters_awaited", "Adapters that sequences wait for", len(places.awaited))
     yield _gauge("lorikeet:adapter_memory_bytes", "Device memory for adapters", stats.adapter_bytes)
     yield _gauge("lorikeet:adapter_memory_free_bytes", "Of it, not in use", stats.adapter_bytes_free)
     yield _counter(

@@ -32,6 +32,7 @@ from server.engine.messages import (
 from server.engine_sockets import EngineSockets
 from server.link import EngineLost, require_ready
 from server.news import News
+from server.places import Places
 from server.preparations import Preparations
 from server.pulse import SILENT_SECONDS, Pulse
 from server.spawn import spawn_engine
@@ -73,6 +74,7 @@ class EngineProcess:
         self._starts = count()
         self._ready: Ready | None = None
         self._stats: Stats | None = None
+        self._places = Places(self.news)
         self._fruitless_starts = 0
         self._lost = ""
         self._process: asyncio.subprocess.Process | None = None
@@ -89,6 +91,10 @@ class EngineProcess:
     @property
     def stats(self) -> Stats | None:
         return self._stats
+
+    @property
+    def places(self) -> Places:
+        return self._places
 
     @property
     def pid(self) -> int:
@@ -221,6 +227,7 @@ class EngineProcess:
 
     async def _start_again(self) -> None:
         self._ready = self._stats = None
+        self._places.clear()
         self.news.tell()
         self._preparations.lose()
         self._sockets.close()
@@ -238,7 +245,7 @@ class EngineProcess:
         if isinstance(report, (Ready, Broken)):
             return
         self._stats = report.stats
-        self.news.tell()
+        self._places.take(report.moved, report.refusals)
         if report.tokens:
             self._fruitless_starts = 0
         for token in report.tokens:

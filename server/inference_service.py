@@ -22,6 +22,7 @@ from server.forecast import Forecast
 from server.job import Job
 from server.link import EngineLink, require_ready
 from server.metrics import Metrics
+from server.places import Use
 from server.prompt import encode, encode_chat, tokenize
 from server.quotas import Quotas
 from server.requests import (
@@ -169,8 +170,9 @@ class InferenceService(InferenceServicer):
 
     async def _sample(self, index: int, job: Job, text: Text, writer: Writer) -> None:
         tokens = self._link.submit(job.submit(self._link.new_id(), index))
-        sample = Sample(index, job, text, self._metrics, self._forecast)
-        with self._metrics.live.track_inprogress():
+        use = Use(self._link.places, job.tenant, job.adapter_digest)
+        sample = Sample(index, job, text, self._metrics, self._forecast, use)
+        with self._metrics.live.track_inprogress(), use:
             await deliver(sample, tokens, writer.write, self._config.queue_seconds)
         self._spans.phases(current_trace(), sample.phases, sample.facts)
 

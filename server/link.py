@@ -8,6 +8,7 @@ from adapters.manifest import Manifest
 from server.engine.messages import Failure, Ready, Stats, Submit, Token
 from server.errors import NotReady
 from server.news import News
+from server.places import Places
 
 
 class EngineLost(Exception):
@@ -30,11 +31,15 @@ class EngineLink(Protocol):
         """The newest gauges."""
 
     @property
+    def places(self) -> Places:
+        """Where its adapters are; of a new engine, nowhere."""
+
+    @property
     def news(self) -> News:
-        """Told whenever `ready` or `stats` changed."""
+        """Told whenever `ready` changed, or where an adapter is."""
 
     def warm(self, digest: str, tier: str) -> None:
-        """Have an adapter brought to "host" or "device"; `stats` tells when it is there."""
+        """Have an adapter brought to "host" or "device"; `places` tells when it is there."""
 
     def pin(self, digest: str, tier: str) -> None:
         """Have an adapter brought to a tier and kept there. A new engine is to be told anew."""

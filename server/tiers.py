@@ -6,11 +6,11 @@ import logging
 from adapters.errors import AdapterError
 from adapters.store import AdapterVersion
 from server.directory import Directory
-from server.engine.messages import Ready, Stats
+from server.engine.messages import Ready
 from server.errors import AdapterUnusable
 from server.link import EngineLink, require_ready
+from server.places import HOST, Places
 
-HOST, DEVICE = "host", "device"
 WARM_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,11 @@ class Tiers:
         require_ready(self._link)
         with self._directory.holds.hold(version):
             await self._directory.fetch(version.digest)
+            places = self._link.places
+            has_loaded = version.digest not in places.resident
             self._link.warm(version.digest, tier)
             await self._arrival(version, tier)
+            places.warmed(version.tenant, version.digest, tier, has_loaded)
 
     async def pin(self, version: AdapterVersion, tier: str) -> None:
         """Keeps it there from now on, over restarts; `keep` tells the engine. Raises StoreQuotaExceeded."""
@@ -73,7 +76,7 @@ class Tiers:
         try:
             async with asyncio.timeout(self._patience):
                 async for _ in self._directory.news.looks():
-                    if _is_at(version.digest, tier, self._link.stats):
+                    if _is_at(version.digest, tier, self._link.places):
                         return
                     self._raise_refusal(version)
         except TimeoutError as error:
@@ -85,15 +88,12 @@ class Tiers:
             ) from error
 
     def _raise_refusal(self, version: AdapterVersion) -> None:
-        stats = self._link.stats
-        for refusal in () if stats is None else stats.refusals:
+        for refusal in self._link.places.refusals:
             if refusal.digest == version.digest:
                 name = f"{version.name}@{version.version}"
                 raise AdapterUnusable(name, f"{name} cannot be brought there: {refusal.message}")
 
 
-def _is_at(digest: str, tier: str, stats: Stats | None) -> bool:
+def _is_at(digest: str, tier: str, places: Places) -> bool:
     """On the device is also good enough for who wants it in host memory."""
-    if stats is None:
-        return False
-    return digest in stats.resident or (tier == HOST and digest in stats.on_host)
+    return digest in places.resident or (tier == HOST and digest in places.on_host)

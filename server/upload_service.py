@@ -50,7 +50,7 @@ class UploadMethods(AdaptersServicer):
                 line |= {"digest": declaration.digest, "bytes": declaration.size}
                 version = await self._uploading.receive(declaration, begun, parts.chunks)
                 line["name"] = f"{version.name}@{version.version}"
-        return version_message(version, current_caller().tenant, self._link.stats)
+        return version_message(version, current_caller().tenant, self._link.places)
 
     async def QueryUpload(self, request: pb.QueryUploadRequest, context: Context) -> pb.UploadStatus:
         with names_in("upload_id"):

@@ -8,8 +8,14 @@ from lorikeet.v1 import adapters_pb2 as pb
 from server.adapter_wire import upload_message, version_message
 from server.directory import Directory
 from server.link import EngineLink
+from server.places import DEVICE, HOST
 from server.uploading import Uploading
 
+STATES = {
+    DEVICE: pb.ADAPTER_STATE_ON_DEVICE,
+    HOST: pb.ADAPTER_STATE_ON_HOST,
+    "": pb.ADAPTER_STATE_STORED,
+}
 LAST = (pb.ADAPTER_STATE_REJECTED, pb.ADAPTER_STATE_DELETED)
 
 
@@ -64,17 +70,12 @@ class Watching:
     def _status(self, version: AdapterVersion, tenant: str) -> pb.AdapterStatus:
         running = self._directory.holds.running([version])
         return pb.AdapterStatus(
-            state=self._state(version, running),
-            version=version_message(version, tenant, self._link.stats),
+            state=self._state(version, tenant, running),
+            version=version_message(version, tenant, self._link.places),
             running=running,
         )
 
-    def _state(self, version: AdapterVersion, running: int) -> pb.AdapterState:
-        stats = self._link.stats
+    def _state(self, version: AdapterVersion, tenant: str, running: int) -> pb.AdapterState:
         if not self._directory.store.is_live(version):
             return pb.ADAPTER_STATE_DRAINING if running else pb.ADAPTER_STATE_DELETED
-        if stats is not None and version.digest in stats.resident:
-            return pb.ADAPTER_STATE_ON_DEVICE
-        if stats is not None and version.digest in stats.on_host:
-            return pb.ADAPTER_STATE_ON_HOST
-        return pb.ADAPTER_STATE_STORED
+        return STATES[self._link.places.seen(tenant, version.digest, version.pinned)]

@@ -80,13 +80,18 @@ def _added_tokens(base: PreTrainedModel, folder: Path) -> PeftModel:
     return build(base, peft.LoraConfig(**PAIR, trainable_token_indices={"embed_tokens": added}), folder)
 
 
-def _resized(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """The vocabulary grows and nothing of it is trained: PEFT saves both tables whole."""
-    plain = folder.parent / f"{folder.name}-base"
-    base.save_pretrained(plain)
-    base.name_or_path = str(plain)
-    base.resize_token_embeddings(base.config.vocab_size + ADDED_TOKENS, mean_resizing=False)
-    return build(base, peft.LoraConfig(**PAIR), folder)
+def _resized(config: Callable[[int], Any]) -> Builder:
+    """The vocabulary grows: PEFT saves both tables whole. config: of the first token that is new."""
+
+    def make(base: PreTrainedModel, folder: Path) -> PeftModel:
+        plain = folder.parent / f"{folder.name}-base"
+        base.save_pretrained(plain)
+        base.name_or_path = str(plain)
+        old = base.config.vocab_size
+        base.resize_token_embeddings(old + ADDED_TOKENS, mean_resizing=False)
+        return build(base, config(old), folder)
+
+    return make
 
 
 def _pruned(base: PreTrainedModel, folder: Path) -> PeftModel:
@@ -155,7 +160,14 @@ TOKEN_KINDS: dict[str, Builder] = {
     "saved_both": _lora(modules_to_save=["embed_tokens", "lm_head"]),
     "saved_tied": _lora(modules_to_save=["embed_tokens"], ensure_weight_tying=True),
     "lora_tied": _lora(target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True),
-    "resized": _resized,
+    "resized": _resized(lambda old: peft.LoraConfig(**PAIR)),
+    # One of the new tokens is not trained, and an old one is.
+    "resized_rows": _resized(
+        lambda old: peft.LoraConfig(**PAIR, trainable_token_indices={"embed_tokens": [5, old, old + 1]})
+    ),
+    "resized_trainable_tokens": _resized(
+        lambda old: peft.TrainableTokensConfig(token_indices=[old + 1, 5, old], **CAUSAL)
+    ),
     "saved_norms": _lora(modules_to_save=["input_layernorm", "norm"]),
     "token_rows": _lora(trainable_token_indices=[3, 7, 11]),
     "token_rows_of_both": _lora(trainable_token_indices={"embed_tokens": [5, 2], "lm_head": [1, 9]}),

@@ -4,11 +4,9 @@ import os
 import random
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from lorikeet import Client, LorikeetError, resume
+from lorikeet import Client
 from lorikeet.local import Serving, serving
 from tests.server.front.tiny import make_tokenizer
 from tests.toys import make_adapter, make_base, reference_answer
@@ -130,67 +128,3 @@ def _kill_engine_of(server: Serving) -> None:
     for pid in listed.stdout.split():
         with suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
-def test_a_server_killed_during_uploads_keeps_what_it_confirmed_and_shows_nothing_partial(
-    base: Path, tmp_path: Path, kills: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The server does not come back while its clients wait for it.
-    monkeypatch.setattr(resume, "PATIENCE", 0.5)
-    made = [make_adapter(base, tmp_path / f"a{i}", seed=100 + i, r=64) for i in range(4)]
-    numbers = random.Random(kills)
-    confirmed: dict[str, str] = {}
-    for number in range(kills):
-        with serving(base, tmp_path, FLAGS) as server, Client(server.target, timeout=60) as client:
-            server.wait_ready(client)
-            stored = {version.id: version.digest for version in client.adapters.list()}
-            pointing = {id: client.adapters.get(id).digest for id in confirmed if id.endswith("@prod")}
-            assert confirmed.items() <= (stored | pointing).items()
-            _check_folders(tmp_path / "store")
-            storm = Storm(client, confirmed, stop_after=numbers.randrange(1, 7))
-            uploaders = [
-                threading.Thread(target=storm.upload, args=(made[i], f"u{i}-{number}")) for i in range(4)
-            ]
-            for thread in uploaders:
-                thread.start()
-            assert storm.is_enough.wait(60)
-            server.process.kill()
-            for thread in uploaders:
-                thread.join()
-    assert confirmed
-
-
-@dataclass
-class Storm:
-    """Uploads without end; enough once so many were confirmed, while others are under way."""
-
-    client: Client
-    confirmed: dict[str, str]
-    stop_after: int
-    is_enough: threading.Event = field(default_factory=threading.Event)
-
-    def upload(self, folder: Path, name: str) -> None:
-        before = len(self.confirmed)
-        for count in range(1000):
-            try:
-                version = self.client.adapters.upload(folder, f"{name}-{count}")
-            except LorikeetError:
-                return
-            self.confirmed[version.id] = version.digest
-            try:
-                alias = self.client.adapters.set_alias(version.name, "prod", {version.version: 1})
-            except LorikeetError:
-                return
-            self.confirmed[alias.id] = version.digest
-            if len(self.confirmed) - before >= self.stop_after:
-                self.is_enough.set()
-
-
-def _check_folders(store: Path) -> None:
-    """Every stored folder is whole; what is staged can be gone on with."""
-    for folder in store.glob("blobs/*/*"):
-        names = {file.name for file in folder.iterdir()}
-        assert names == {"adapter_config.json", "adapter_model.safetensors", "manifest.json"}
-    for folder in (store / "staging").iterdir():
-        assert {file.name for file in folder.iterdir()} == {"upload.json", "files"}

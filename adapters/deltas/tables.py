@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from adapters.deltas.context import Parts, Setting
+from adapters.errors import InvalidAdapter
 from adapters.kinds.tokens import ROWS
 from adapters.normal import EmbeddingChange, HeadChange, LinearChange, TokenRows
 from adapters.plan import CARRIED, SAVED
@@ -33,10 +34,12 @@ def embedding_change(
 def head_change(
     setting: Setting, change: LinearChange | None, grouped: Mapping[str, Parts]
 ) -> HeadChange | None:
-    """What it does to the head. A tied head follows the embedding's rows unless it has some of its own."""
+    """What it does to the head. A tied head follows the embedding's rows unless it trained its own."""
     full, rows = _table(setting, HEAD, grouped)
-    if setting.shapes.tied and not rows and full is None and HEAD not in setting.plan.token_ids:
-        rows = _shared_rows(setting, grouped)
+    if setting.shapes.tied and full is None:
+        _require_one_table(setting, grouped)
+        if ROWS not in grouped.get(HEAD, {}):
+            rows |= _shared_rows(setting, grouped)
     pair, bias = (change.low_rank, change.bias) if change else (None, None)
     if change is not None and change.gain is not None:
         full, pair = _scaled_head(setting, change), None
@@ -68,6 +71,20 @@ def _shared_rows(setting: Setting, grouped: Mapping[str, Parts]) -> Rows:
     """PEFT hangs trained tokens, and a resized table, on both ends of a tied pair; saved modules on one."""
     parts = {part: tensor for part, tensor in grouped.get(EMBEDDING, {}).items() if part != SAVED}
     return _table(setting, EMBEDDING, {EMBEDDING: parts})[1]
+
+
+def _require_one_table(setting: Setting, grouped: Mapping[str, Parts]) -> None:
+    """Raises InvalidAdapter where both ends of a tied pair came with the same tokens and other rows."""
+    (ids, rows), (own_ids, own) = (
+        (setting.plan.token_ids.get(name), grouped.get(name, {}).get(ROWS)) for name in (EMBEDDING, HEAD)
+    )
+    if rows is not None and own is not None and ids == own_ids and not torch.equal(rows, own):
+        raise InvalidAdapter(
+            [
+                "the trained tokens of embed_tokens and lm_head differ, and this base has one table for both;"
+                " save the adapter again over a base with tied weights"
+            ]
+        )
 
 
 def _differing(carried: Tensor, own: Tensor) -> Rows:

@@ -17,16 +17,20 @@ Tell = Callable[[int, int], None]
 
 
 def provision(
-    workload: Workload, target: Target, template: Path, tell: Tell = lambda done, total: None
+    workload: Workload,
+    target: Target,
+    template: Path,
+    tell: Tell = lambda done, total: None,
+    at_once: int = AT_ONCE,
 ) -> int:
     """Each a variant of its own; returns how many. Raises LoadTestError if one is refused."""
-    return asyncio.run(_provision(workload, target, Variants(template), tell))
+    return asyncio.run(_provision(workload, target, Variants(template), tell, at_once))
 
 
-async def _provision(workload: Workload, target: Target, variants: Variants, tell: Tell) -> int:
+async def _provision(workload: Workload, target: Target, variants: Variants, tell: Tell, at_once: int) -> int:
     wanted = [(tenant, name) for tenant, names in workload.adapters().items() for name in names]
     connection = target.connect()
-    turns, done = asyncio.Semaphore(AT_ONCE), 0
+    turns, done = asyncio.Semaphore(at_once), 0
 
     async def bring(number: int) -> None:
         nonlocal done

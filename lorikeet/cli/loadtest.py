@@ -65,8 +65,8 @@ TESTS = {
         "time of a decode step for each batch, base and mix of adapters",
     ),
     "thrash": Test(
-        "loadtests.thrash.run",
-        "loadtests.thrash.ThrashConfig",
+        "loadtests.thrash.command.run",
+        "loadtests.thrash.config.ThrashConfig",
         "a server with more adapters than its device has room for",
     ),
     "kernels": Test(

@@ -84,7 +84,14 @@ class Engine:
         if self._debug_checks or (not chosen and self._scheduler.is_idle()):
             self._scheduler.check()
         tokens, self._tokens = self._tokens, []
-        return StepReport(tokens, self._scheduler.take_failures(), self.stats(), self._preparer.take())
+        return StepReport(
+            tokens,
+            self._scheduler.take_failures(),
+            self.stats(),
+            self._preparer.take(),
+            self._scheduler.slots.take_moved(),
+            self._pins.take_refusals(),
+        )
 
     def close(self) -> None:
         self._scheduler.slots.close()
@@ -149,9 +156,7 @@ class Engine:
             blocks_used=s.blocks.num_used,
             blocks_total=s.blocks.num_blocks,
             slots_total=s.slots.num_slots,
-            resident=s.slots.resident(),
-            active=s.slots.held(),
-            awaited=sorted({q.request.adapter for q in s.queue if q.request.adapter}),
+            active=s.slots.num_held,
             steps=self.num_steps,
             tokens_computed=self._num_computed,
             preemptions=s.num_preemptions,
@@ -163,7 +168,4 @@ class Engine:
             adapter_bytes=s.slots.num_bytes,
             adapter_bytes_free=s.slots.num_bytes_free,
             device_wait_seconds=self.seconds_waited,
-            on_host=s.slots.host.digests(),
-            pinned=self._pins.digests(),
-            refusals=self._pins.refusals(),
         )

@@ -59,6 +59,8 @@ class HostCache:
         self._pinned: set[str] = set()
         self._asked: dict[str, None] = {}
         self._loading: dict[str, Future[tuple[AdapterBlob, float]]] = {}
+        # Who came or went since somebody asked.
+        self._moved: set[str] = set()
 
     @property
     def num_bytes(self) -> int:
@@ -75,9 +77,11 @@ class HostCache:
         """Whether `get` would have it now."""
         return digest in self._kept
 
-    def digests(self) -> list[str]:
+    def take_moved(self) -> set[str]:
+        """Who came or went since the last call."""
         with self._lock:
-            return list(self._kept)
+            moved, self._moved = self._moved, set()
+        return moved
 
     def ask(self, digests: Iterable[str]) -> None:
         """What is wanted now, in the order in which it will be used; replaces what was asked before."""
@@ -200,6 +204,7 @@ class HostCache:
         self.read_seconds += seconds
         with self._lock:
             self._kept[digest] = _Kept(blob)
+            self._moved.add(digest)
             # One of them stays whatever the size: someone is about to use it.
             while self.num_bytes > self._max_bytes and len(idle := self._evictable(list(self._asked))) > 1:
                 self._evict(idle[0])
@@ -219,6 +224,7 @@ class HostCache:
 
     def _evict(self, digest: str) -> None:
         self._pool.give_back(self._kept.pop(digest).blob.flat)
+        self._moved.add(digest)
 
 
 def _has_failed(future: Future[tuple[AdapterBlob, float]]) -> bool:

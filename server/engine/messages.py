@@ -151,10 +151,8 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     blocks_used: int
     blocks_total: int
     slots_total: int
-    # Digests on the device, digests that running sequences hold, digests that sequences wait for.
-    resident: list[str]
-    active: list[str]
-    awaited: list[str]
+    # Adapters that running sequences hold.
+    active: int
     steps: int
     tokens_computed: int
     preemptions: int
@@ -168,11 +166,15 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     adapter_bytes_free: int = 0
     # In which the engine had nothing to do but wait for the device.
     device_wait_seconds: float = 0.0
-    # Digests in host memory; digests pinned to a tier, or on their way there.
-    on_host: list[str] = []
-    pinned: list[str] = []
-    # Of those warmed or pinned and not asked for again since.
-    refusals: list[Refused] = []
+
+
+class Moved(msgspec.Struct, frozen=True, array_like=True):
+    """Where an adapter is from now on, and whether sequences wait that run on it."""
+
+    digest: str
+    on_host: bool
+    on_device: bool
+    is_awaited: bool
 
 
 class Prepared(msgspec.Struct, frozen=True, array_like=True):
@@ -185,12 +187,15 @@ class Prepared(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepReport(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """One message for each step."""
+    """One message for each step. Of adapters it says what has changed since the one before."""
 
     tokens: list[Token]
     failures: list[Failure]
     stats: Stats
     prepared: list[Prepared] = []
+    moved: list[Moved] = []
+    # All that stand: of those warmed or pinned and not asked for again since. None: as before.
+    refusals: list[Refused] | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):

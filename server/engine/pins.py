@@ -4,7 +4,7 @@ from server.engine.messages import Pin, Refused, Unpin, Warm
 from server.engine.slots import AdapterSlots, AdapterUnavailable
 
 HOST, DEVICE = "host", "device"
-# Every report holds them.
+# The older ones are forgotten.
 MOST_REFUSALS = 32
 
 
@@ -18,9 +18,10 @@ class Pins:
         self._coming: dict[str, str] = {}
         # The newest last.
         self._refused: dict[str, Refused] = {}
+        self._has_changed = False
 
     def give(self, command: Warm | Pin | Unpin) -> None:
-        self._refused.pop(command.digest, None)
+        self._has_changed |= self._refused.pop(command.digest, None) is not None
         if isinstance(command, Warm):
             # A pinned one comes to its tier anyway, and may be warmed above it.
             self._coming[command.digest] = command.tier
@@ -50,7 +51,13 @@ class Pins:
     def refusals(self) -> list[Refused]:
         return list(self._refused.values())
 
+    def take_refusals(self) -> list[Refused] | None:
+        """All that stand, if they are others than at the last call."""
+        has_changed, self._has_changed = self._has_changed, False
+        return self.refusals() if has_changed else None
+
     def _refuse(self, refusal: Refused) -> None:
+        self._has_changed = True
         self._refused[refusal.digest] = refusal
         if len(self._refused) > MOST_REFUSALS:
             del self._refused[next(iter(self._refused))]

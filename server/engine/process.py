@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,7 +18,7 @@ from server.engine.bell import Bell
 from server.engine.build import build_engine
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
-from server.engine.messages import Broken, Command, Report, Stats, Stop
+from server.engine.messages import Broken, Command, Report, StepReport, Stop
 
 # An idle engine still reports this often.
 TICK_SECONDS = 1.0
@@ -78,7 +77,6 @@ class Mailbox:
 def serve(engine: Engine, mailbox: Mailbox) -> None:
     """The loop, until told to stop."""
     wait, reported_at = 0.0, time.monotonic()
-    tiers: tuple[Sequence[object], ...] = ()
     while True:
         commands = mailbox.take(wait)
         if any(isinstance(command, Stop) for command in commands):
@@ -88,17 +86,17 @@ def serve(engine: Engine, mailbox: Mailbox) -> None:
         steps = engine.num_steps
         report = engine.step()
         now = time.monotonic()
-        is_news = report.tokens or report.failures or report.prepared or _tiers(report.stats) != tiers
-        if is_news or now - reported_at >= TICK_SECONDS:
+        if _has_news(report) or now - reported_at >= TICK_SECONDS:
             mailbox.put(report)
-            reported_at, tiers = now, _tiers(report.stats)
+            reported_at = now
         is_busy = engine.num_steps > steps or report.tokens or report.failures
         wait = 0.0 if is_busy else TICK_SECONDS if engine.is_idle else LOADING_SECONDS
 
 
-def _tiers(stats: Stats) -> tuple[Sequence[object], ...]:
-    """What somebody may wait for who warms an adapter."""
-    return stats.resident, stats.on_host, stats.pinned, stats.refusals
+def _has_news(report: StepReport) -> bool:
+    """Whether it says anything that is not said again by the next one."""
+    is_answer = report.tokens or report.failures or report.prepared
+    return bool(is_answer or report.moved or report.refusals is not None)
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ from itertools import count
 from adapters.errors import InvalidAdapter
 from server.engine.device_memory import DeviceMemory, HostMemory
 from server.engine.host_cache import HostCache
+from server.engine.messages import Moved
 from server.engine.room import Claim, Occupant, Room
 from server.model.adapter import AdapterBlob
 
@@ -33,8 +34,7 @@ class AdapterSlots:
     def __init__(self, num_slots: int, host: HostCache, memory: DeviceMemory | None = None) -> None:
         """`num_slots` adapters beside the base, as far as the memory has room for them."""
         self.num_slots = num_slots
-        self.num_loads = 0
-        self.num_evictions = 0
+        self.num_loads = self.num_evictions = self.num_held = 0
         self.host = host
         # Those that stay on the device, and those to be read though no sequence waits for them.
         self.pinned: set[str] = set()
@@ -51,6 +51,8 @@ class AdapterSlots:
         self._claim: Claim | None = None
         # The smallest that found no room since the last change.
         self._too_large: float = math.inf
+        # Who came, went, or is awaited otherwise, since somebody asked.
+        self._moved: set[str] = set()
 
     @property
     def load_seconds(self) -> float:
@@ -68,7 +70,8 @@ class AdapterSlots:
 
     def expect(self, awaited: Iterable[str]) -> None:
         """What sequences wait for, in the order in which they will run: reads begin in that order."""
-        self._awaited = dict.fromkeys(digest for digest in awaited if digest)
+        before, self._awaited = self._awaited, dict.fromkeys(digest for digest in awaited if digest)
+        self._moved |= before.keys() ^ self._awaited.keys()
         claim = self._claim
         if claim is not None and claim.digest not in self._awaited and claim.digest not in self.wished:
             self._claim = None
@@ -96,6 +99,7 @@ class AdapterSlots:
         occupant = self._occupants.get(digest)
         if occupant is None or not occupant.placed.is_resident():
             return None
+        self.num_held += not occupant.holds
         occupant.holds += 1
         self._occupants.move_to_end(digest)
         return occupant.slot
@@ -106,6 +110,8 @@ class AdapterSlots:
             assert occupant.holds > 0, "an adapter was released more often than held"
             occupant.holds -= 1
             if not occupant.holds:
+                self.num_held -= 1
+                self._occupants.move_to_end(digest)
                 self._memory.leave(occupant.placed)
                 self._too_large = math.inf
 
@@ -133,6 +139,7 @@ class AdapterSlots:
         """Takes in what readers and copies have brought since the last turn."""
         for occupant in [each for each in self._landing if each.placed.is_resident()]:
             self._landing.remove(occupant)
+            self._moved.add(occupant.digest)
             self.host.release(occupant.digest)
         self.host.settle()
         self._renew_claim()
@@ -174,6 +181,11 @@ class AdapterSlots:
         """Whether it is on the device or on its way from host memory."""
         return digest in self._occupants
 
+    def take_moved(self) -> list[Moved]:
+        """Of all that came, went, or are awaited otherwise since the last call: how they are now."""
+        moved, self._moved = self._moved | self.host.take_moved(), set()
+        return [Moved(d, d in self.host, self.is_resident(d), d in self._awaited) for d in moved]
+
     def resident(self) -> list[str]:
         return [o.digest for o in self._occupants.values() if o.placed.is_resident()]
 
@@ -189,6 +201,7 @@ class AdapterSlots:
         """The books balance: every hold belongs to a running sequence, every slot to one adapter."""
         assert {o.digest: o.holds for o in self._occupants.values() if o.holds} == holds, "holds differ"
         taken = [o.slot for o in self._occupants.values()]
+        assert self.num_held == len(self.held()), "adapters that are held were counted wrong"
         assert sorted(taken + self._free) == list(range(1, self.num_slots + 1)), "a slot is lost or shared"
         self._memory.check([o.placed for o in self._occupants.values()])
 
@@ -236,6 +249,7 @@ class AdapterSlots:
         occupant = Occupant(digest, self._free.pop(), placed, generation)
         self._occupants[digest] = occupant
         if placed.is_resident():
+            self._moved.add(digest)
             self.host.release(digest)
         else:
             self._landing.append(occupant)
@@ -247,6 +261,7 @@ class AdapterSlots:
         del self._occupants[occupant.digest]
         self._free.append(occupant.slot)
         self._memory.remove(occupant.placed)
+        self._moved.add(occupant.digest)
         self.num_evictions += 1
 
     def _room(self) -> Room:

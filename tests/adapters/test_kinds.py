@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 IDS = torch.tensor([[3, 7, 5, 11, 2, 9, 1]])
 ADDED_IDS = torch.tensor([[3, VOCAB, 7, VOCAB + 2, 5]])
-GROWN = ("added_tokens", "resized")
+GROWN = ("added_tokens", "resized", "resized_rows", "resized_trainable_tokens")
 BASES = [
     pytest.param(tied, bias, id=f"{'tied' if tied else 'untied'}-{'biases' if bias else 'plain'}")
     for tied, bias in ((False, True), (True, False), (False, False), (True, True))
@@ -99,9 +99,21 @@ def test_added_tokens_are_read_and_where_they_were_trained_written(
     expected = peft_logits(folder, tied, False, ADDED_IDS, ADDED_TOKENS)
     found = logits(tiny(tied), weights, ADDED_IDS)
     # Rows of an untied head that nobody trained are whatever the trainer's resize drew: not in the file.
-    known = VOCAB if kind == "added_tokens" and not tied else VOCAB + ADDED_TOKENS
+    has_head = tied or kind in ("resized", "resized_rows")
+    known = VOCAB + ADDED_TOKENS if has_head else VOCAB
     assert found.shape[-1] == known
     assert_close(found, expected[..., :known])
+
+
+def test_two_versions_of_one_table_are_refused(tmp_path: Path) -> None:
+    """Over a tied base PEFT would take whichever end it reads last."""
+    folder = tmp_path / "adapter"
+    KINDS["resized_rows"](tiny(tied=True), folder)
+    state = load_file(folder / "adapter_model.safetensors")
+    state["base_model.model.lm_head.token_adapter.trainable_tokens_delta"] += 1
+    save_file(state, folder / "adapter_model.safetensors")
+    with pytest.raises(InvalidAdapter, match="one table for both; save the adapter again"):
+        take(folder, tied=True)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "mistral"])

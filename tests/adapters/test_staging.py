@@ -16,6 +16,7 @@ from adapters import (
     UploadRejected,
     UploadTooLarge,
 )
+from adapters.staging import Staging
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SHA = "0" * 64
@@ -112,6 +113,20 @@ def test_seal_wants_every_byte_and_waits_for_it(store: LocalStore, builder: Any)
         staging.write(WEIGHTS, 0, (folder / WEIGHTS).read_bytes())
         staging.seal()
         assert staging.sealed
+
+
+def test_what_a_broken_commit_left_beside_the_files_is_no_part_of_the_next(
+    store: LocalStore, builder: Any
+) -> None:
+    """A process that is killed between writing the manifest and naming the blob leaves both."""
+    with builder.stage(store, builder.folder()) as staging:
+        (staging.folder / "manifest.json").write_text("{}")
+        (staging.folder / "prepared").mkdir()
+        (staging.folder / "prepared" / "x.safetensors").touch()
+        again = Staging.reopen(staging.folder.parent)
+        again.seal()
+        assert {path.name for path in staging.folder.iterdir()} == {CONFIG, WEIGHTS}
+        builder.manifest(staging.folder)
 
 
 def test_seal_wants_the_declared_bytes(store: LocalStore, builder: Any, tmp_path: Path) -> None:

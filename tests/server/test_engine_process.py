@@ -151,6 +151,33 @@ def test_requests_made_while_the_engine_is_being_lost_are_answered_by_the_next(z
     asyncio.run(scenario())
 
 
+def test_who_waits_for_an_adapter_is_woken_by_its_coming_and_by_no_step(zoo: Any) -> None:
+    """A new engine has it nowhere until it was brought there again."""
+    digest = zoo.digests["rank4"]
+
+    async def scenario() -> None:
+        async with running(zoo) as link:
+            looks = 0
+
+            async def look() -> None:
+                nonlocal looks
+                async for _ in link.news.looks():
+                    looks += 1
+
+            looking = asyncio.create_task(look())
+            await collect(link, request(link, digest, max_new_tokens=2))
+            assert (set(link.places.resident), set(link.places.on_host)) == ({digest}, {digest})
+            seen = looks
+            await collect(link, request(link, digest, max_new_tokens=40))
+            assert looks == seen
+            os.kill(link.pid, signal.SIGKILL)
+            await collect(link, request(link, "", max_new_tokens=2))
+            assert (set(link.places.resident), set(link.places.on_host)) == (set(), set())
+            looking.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_a_request_that_kills_every_engine_fails_alone(zoo: Any) -> None:
     """Each engine dies before it has said a word; what comes after is served."""
 

@@ -174,7 +174,7 @@ def test_what_does_not_fit_waits_or_is_refused_and_evicts_nobody(ranks: int, dig
     assert (slots.acquire(idle), slots.acquire(held), slots.release(idle)) == (1, 2, None)
     with pytest.raises(AdapterUnavailable, match=f"{80 * RANK_BYTES} bytes do not fit.*--adapter-memory"):
         slots.acquire(huge)
-    assert (slots.acquire(wanted), slots.resident(), slots.num_evictions) == (None, [idle, held], 0)
+    assert (slots.acquire(wanted), slots.resident(), slots.num_evictions) == (None, [held, idle], 0)
     slots.claim(wanted)
     assert slots.is_closed(held) and not slots.is_closed(idle)
     slots.release(held)

@@ -22,6 +22,8 @@ from server.engine.sampler import Sampled
 from server.engine.scheduler import Scheduler
 from server.engine.slots import AdapterSlots
 from server.model.adapter import AdapterBlob, Allocate
+from server.news import News
+from server.places import Places
 
 ROOM = 64
 
@@ -97,6 +99,7 @@ class House:
         self.host = HostCache(self._read, host_bytes, num_readers=1)
         self.slots = AdapterSlots(num_slots, self.host, self.device)
         self.pins = Pins(self.slots)
+        self.places = Places(News())
         blocks = BlockPool(4096, 16)
         self.scheduler = Scheduler(blocks, self.slots, 64, 512, drain_after, lambda: self.now)
         self.finished: list[int] = []
@@ -122,8 +125,7 @@ class House:
 
     def turn(self) -> None:
         """What the engine does, with every read ended that was begun."""
-        for future in list(self.host._loading.values()):
-            future.exception(10)
+        self._end_reads()
         self.slots.poll()
         self.pins.advance()
         chosen = self.scheduler.schedule()
@@ -131,7 +133,22 @@ class House:
         sampled = {c.sequence.id: Sampled(7, None) for c in chosen if c.samples}
         self.finished += [token.id for token in self.scheduler.commit(chosen, sampled) if token.finish]
         self.scheduler.check()
+        self.tell()
         self.now += 0.1
+
+    def tell(self) -> None:
+        """What the front makes of the changes that it is told is how things are."""
+        self._end_reads()
+        self.places.take(self.slots.take_moved(), self.pins.take_refusals())
+        assert set(self.places.resident) == set(self.slots.resident())
+        assert set(self.places.on_host) == set(self.host._kept)
+        assert self.places.awaited == set(self.slots._awaited)
+        assert self.places.refusals == self.pins.refusals()
+
+    def _end_reads(self) -> None:
+        """Readers put out what stands in their way."""
+        for future in list(self.host._loading.values()):
+            future.exception(10)
 
     def turns_until(self, done: Callable[[], bool], most: int = 1000) -> int:
         for number in range(most):

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -21,9 +21,11 @@ from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.adapters_pb2_grpc import AdaptersStub
 from lorikeet.v1.inference_pb2_grpc import InferenceStub
 from server.app import Front
+from server.engine import messages
 from server.engine.messages import (
     Command,
     Failure,
+    Moved,
     Pin,
     Ready,
     Started,
@@ -34,6 +36,7 @@ from server.engine.messages import (
     Warm,
 )
 from server.news import News
+from server.places import Places
 from server.text import Text
 from tests.server.front.tiny import CONTEXT, VOCAB
 
@@ -73,9 +76,7 @@ STATS = Stats(
     blocks_used=25,
     blocks_total=100,
     slots_total=8,
-    resident=["d1", "d2"],
-    active=["d1"],
-    awaited=["d3"],
+    active=1,
     steps=7,
     tokens_computed=70,
     preemptions=1,
@@ -85,6 +86,14 @@ STATS = Stats(
     adapter_load_seconds=0.25,
     adapter_evictions=2,
 )
+
+
+# What an engine that is busy says of adapters at once.
+MOVED = [
+    Moved("d1", on_host=True, on_device=True, is_awaited=False),
+    Moved("d2", on_host=False, on_device=True, is_awaited=False),
+    Moved("d3", on_host=True, on_device=False, is_awaited=True),
+]
 
 
 class Loop:
@@ -125,6 +134,7 @@ class FakeLink:
         self.news = News()
         self.ready: Ready | None = None
         self.stats: Stats | None = None
+        self.places = Places(self.news)
         self.told: list[Command] = []
         self.script: Script = lambda request: []
         self.submitted: list[Submit] = []
@@ -155,6 +165,7 @@ class FakeLink:
         if not self.loads:
             await asyncio.Event().wait()
         self.ready, self.stats = READY, STATS
+        self.places.take(MOVED)
         self.news.tell()
 
     async def stop(self) -> None:
@@ -206,10 +217,20 @@ class House:
         self.adapters = AdaptersStub(self.channel)
         self.health = HealthStub(self.channel)
 
-    def report(self, **changes: Any) -> None:
-        """The engine says how it is now."""
-        self.link.stats = msgspec.structs.replace(STATS, **changes)
-        self.loop.loop.call_soon_threadsafe(self.link.news.tell)
+    def report(
+        self,
+        resident: Collection[str] = (),
+        on_host: Collection[str] = (),
+        refusals: Sequence[messages.Refused] = (),
+    ) -> None:
+        """The engine says where adapters are now, and no others."""
+        places = self.link.places
+        known = {*places.resident, *places.on_host, *resident, *on_host}
+        moved = [Moved(each, each in on_host, each in resident, False) for each in known]
+        self.loop.run(self._take(moved, list(refusals)))
+
+    async def _take(self, moved: list[Moved], refusals: list[messages.Refused]) -> None:
+        self.link.places.take(moved, refusals)
 
     def replace_engine(self) -> None:
         """Another engine takes over, which knows of nothing."""

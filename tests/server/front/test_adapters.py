@@ -1,7 +1,6 @@
 """The Adapters service over the real store and the real sandbox."""
 
 import grpc
-import msgspec
 import pytest
 from google.rpc import error_details_pb2 as details_pb
 
@@ -9,7 +8,7 @@ from adapters.store import AdapterVersion
 from lorikeet.v1 import adapters_pb2 as pb
 from lorikeet.v1 import inference_pb2
 from server.text import Text
-from tests.server.front.house import PATIENCE, STATS, House, batches, refused, script
+from tests.server.front.house import PATIENCE, House, batches, refused, script
 from tests.server.front.packs import nothing_stored, pack, send, tensors, upload
 
 Code = grpc.StatusCode
@@ -27,8 +26,6 @@ def test_the_life_of_an_adapter(house: House, text: Text) -> None:
     second = send(house, upload("acme", seed=1))
     assert second.version == 2
 
-    house.link.stats = msgspec.structs.replace(STATS, resident=[second.digest])
-    second.resident = True
     assert house.adapters.Get(pb.GetAdapterRequest(adapter_id="acme")) == second
     assert house.adapters.Get(pb.GetAdapterRequest(adapter_id="acme@1")) == version
     assert list(house.adapters.List(pb.ListAdaptersRequest()).versions) == [version, second]

@@ -70,6 +70,25 @@ def test_a_grant_lets_use_and_nothing_else(house: House, clients: Any, folder: P
     assert acme.generate("x", adapter="acme/legal").text() == "hello"
 
 
+def test_the_same_bytes_of_two_tenants_tell_neither_of_the_other(
+    house: House, clients: Any, folder: Path
+) -> None:
+    """One adapter in memory, and each tenant sees of it what its own use has brought about."""
+    acme, rival, third = clients.values()
+    digests = {client.adapters.upload(folder, "mine").digest for client in (acme, rival)}
+    acme.grants.share("mine", "third")
+    house.report(resident=digests, on_host=digests)
+    assert len(digests) == 1
+    assert acme.generate("x", adapter="mine").text() == "hello"
+    assert acme.adapters.get("mine").resident
+    for client, name in ((rival, "mine"), (third, "acme/mine")):
+        assert not client.adapters.get(name).resident
+    assert not any(version.resident for version in rival.adapters.list())
+    assert next(rival.adapters.watch("mine")).state == "stored"
+    assert not rival.adapters.upload(folder, "mine").resident
+    assert rival.adapters.warm("mine").resident and not third.adapters.get("acme/mine").resident
+
+
 def test_what_cannot_be_shared(clients: Any, folder: Path) -> None:
     acme = clients["acme"]
     with pytest.raises(NotFound):
