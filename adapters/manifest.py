@@ -21,11 +21,14 @@ class Conversion:
 
     `rank` is the highest that is served; `error` the largest relative error of an update, in the Frobenius
     norm: 0 where the form is exact. `base` is the fingerprint of the base that it was made for.
+    `logit_error` is how far the logits are from the adapter's own, relative, over a few fixed tokens; None
+    where nothing was converted or there was no time to measure it.
     """
 
     rank: int
     error: float
     base: str
+    logit_error: float | None = None
 
 
 @dataclass(frozen=True)

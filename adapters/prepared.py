@@ -23,7 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from adapters.contents import read_proven
-from adapters.deltas.assemble import assemble
+from adapters.deltas.assemble import CONVERTED, Updates, assemble
 from adapters.deltas.context import Base, Setting
 from adapters.durable import make_folder, sync_folder, write_file
 from adapters.errors import InvalidAdapter
@@ -96,6 +96,15 @@ def prepare(folder: Path, manifest: Manifest, base: Base, max_rank: int) -> Conv
     conversion = Conversion(max(ranks, default=0), error, base.shapes.fingerprint)
     _write_prepared(folder, manifest.digest, weights, conversion)
     return conversion
+
+
+def updates_of(folder: Path, manifest: Manifest, base: Base, max_rank: int) -> Updates | None:
+    """The updates as they are, to be compared with what is served; None where none was turned into a pair."""
+    opened = _open(folder, manifest, base.shapes, max_rank, read_proven)
+    if opened.config.kind.name not in CONVERTED:
+        return None
+    setting = Setting(opened.config, opened.plan, base.shapes, max_rank, base, keeps_whole=True)
+    return Updates.of(setting, opened.tensors)
 
 
 def make(folder: Path, manifest: Manifest, base: Base, max_rank: int) -> tuple[AdapterWeights, float]:

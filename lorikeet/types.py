@@ -131,6 +131,9 @@ class AdapterVersion:
     pinned: str
     aliases: tuple[str, ...]
     base_mismatches: tuple[str, ...] = ()
+    # What preparing it over the base has left, relative: of an update at most, and of logits, measured.
+    update_error: float | None = None
+    logit_error: float | None = None
 
     @property
     def id(self) -> str:
@@ -154,6 +157,8 @@ class AdapterVersion:
             pinned=message.pinned,
             aliases=tuple(message.aliases),
             base_mismatches=tuple(message.base_mismatches),
+            update_error=message.update_error if message.HasField("update_error") else None,
+            logit_error=message.logit_error if message.HasField("logit_error") else None,
         )
 
 

@@ -17,6 +17,7 @@ TIERS: dict[int, str] = {pb.TIER_UNSPECIFIED: DEVICE, pb.TIER_HOST: HOST, pb.TIE
 def version_message(version: AdapterVersion, tenant: str, places: Places) -> pb.AdapterVersion:
     """As this tenant calls it."""
     manifest = version.manifest
+    conversion = manifest.conversion
     return pb.AdapterVersion(
         name=name_for(tenant, version),
         version=version.version,
@@ -32,6 +33,8 @@ def version_message(version: AdapterVersion, tenant: str, places: Places) -> pb.
         pinned=version.pinned,
         aliases=version.aliases,
         base_mismatches=manifest.mismatches,
+        update_error=None if conversion is None else conversion.error,
+        logit_error=None if conversion is None else conversion.logit_error,
     )
 
 

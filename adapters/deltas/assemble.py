@@ -34,6 +34,8 @@ FORMULAS: dict[str, Formula] = {
     "hira": weighted.hira,
     "hra": weighted.hra,
 }
+# Those whose updates are no pairs as they come, and are turned into some.
+CONVERTED = FORMULAS.keys() - {"lora", "adalora", "ia3", "beft"}
 _NORM_PARTS = (SAVED, "ln_tuning_layers.weight")
 MAX_ERROR = 1e-3
 
@@ -65,18 +67,38 @@ def _group(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Ten
     return grouped
 
 
+class Updates:
+    """What a kind does to its targets, computed for one after another."""
+
+    def __init__(self, setting: Setting, grouped: Mapping[str, Parts]) -> None:
+        self._setting = setting
+        self._grouped = grouped
+        self._formula = FORMULAS.get(setting.config.kind.name)
+        self.targets = setting.plan.targets if self._formula is not None else {}
+        self._shared = grouped.get("", {})
+        if setting.config.kind.name == "vera" and not self._shared:
+            sizes = [setting.shapes.size_of(name) for name in self.targets]
+            widest = max(size[0] for size in sizes), max(size[1] for size in sizes)
+            key = setting.config.options["projection_prng_key"]
+            self._shared = products.drawn(key, setting.config.rank, widest)
+
+    @classmethod
+    def of(cls, setting: Setting, tensors: Mapping[str, Tensor]) -> Updates:
+        return cls(setting, _group(setting.plan, tensors))
+
+    def __call__(self, name: str) -> Result:
+        """Of one of the targets."""
+        assert self._formula is not None, "a kind without a formula has no targets"
+        size = self._setting.shapes.size_of(name)
+        context = Context(self._setting, name, self.targets[name], size, self._shared)
+        return self._formula(self._grouped[name], context)
+
+
 def _changes(setting: Setting, grouped: Mapping[str, Parts]) -> tuple[dict[str, LinearChange], float]:
-    formula, targets = FORMULAS.get(setting.config.kind.name), setting.plan.targets
-    if formula is None or not targets:
-        return {}, 0.0
-    sizes, shared = {name: setting.shapes.size_of(name) for name in targets}, grouped.get("", {})
-    if setting.config.kind.name == "vera" and not shared:
-        widest = max(size[0] for size in sizes.values()), max(size[1] for size in sizes.values())
-        shared = products.drawn(setting.config.options["projection_prng_key"], setting.config.rank, widest)
+    updates = Updates(setting, grouped)
     changes, worst = {}, 0.0
-    for name, target in targets.items():
-        context = Context(setting, name, target, sizes[name], shared)
-        result = _checked(name, formula(grouped[name], context), setting.max_rank)
+    for name in updates.targets:
+        result = _checked(name, updates(name), setting.max_rank)
         worst = max(worst, result.error)
         if _is_change(result.change):
             changes[name] = result.change

@@ -34,7 +34,8 @@ class Base:
 class Setting:
     """An adapter without its tensors, and what it is turned into its normal form for.
 
-    `base` is needed unless the adapter is direct; `dtype` is what it is cast to at last.
+    `base` is needed unless the adapter is direct; `dtype` is what it is cast to at last. `keeps_whole`:
+    updates are wanted as they are, and not as pairs that are served.
     """
 
     config: AdapterConfig
@@ -43,6 +44,7 @@ class Setting:
     max_rank: int
     base: Base | None = None
     dtype: torch.dtype = torch.float32
+    keeps_whole: bool = False
 
     def weight(self, name: str) -> Tensor:
         """[out, in] of the base, float32."""
@@ -80,10 +82,14 @@ class Context:
 
 @dataclass(frozen=True)
 class Result:
-    """A place's change, and how far it is from the exact one: relative, in the Frobenius norm."""
+    """A place's change, and how far it is from the exact one: relative, in the Frobenius norm.
+
+    whole: [out, in] instead of a pair, where that was asked for.
+    """
 
     change: LinearChange
     error: float = 0.0
+    whole: Tensor | None = None
 
 
 Formula = Callable[[Parts, Context], Result]

@@ -8,16 +8,11 @@ import torch
 from torch import Tensor
 
 from adapters.deltas.context import Context, Parts, Result
-from adapters.lowrank import fit, fit_dense
-from adapters.normal import LinearChange, LowRank
+from adapters.deltas.fitting import fitted, fitted_dense
+from adapters.normal import LowRank
 
 # PEFT's floor under the norms that DeLoRA divides by.
 _SMALLEST_NORM = 1e-4
-
-
-def _fitted(pair: LowRank, context: Context) -> Result:
-    fitted, error = fit(pair, context.max_rank)
-    return Result(LinearChange(fitted), error)
 
 
 def vera(parts: Parts, context: Context) -> Result:
@@ -25,7 +20,7 @@ def vera(parts: Parts, context: Context) -> Result:
     shared, (out, width) = context.shared, context.size
     a = parts["vera_lambda_d"].float()[:, None] * shared["vera_A"].float()[:, :width]
     b = parts["vera_lambda_b"].float()[:, None] * shared["vera_B"].float()[:out]
-    return _fitted(LowRank(a, b), context)
+    return fitted(LowRank(a, b), context)
 
 
 def drawn(key: int, rank: int, widest: tuple[int, int]) -> Parts:
@@ -43,11 +38,10 @@ def loha(parts: Parts, context: Context) -> Result:
     b1, a1, b2, a2 = (parts[f"hada_w{i}_{side}"].float() for i in "12" for side in "ab")
     if b1.shape[1] ** 2 >= min(context.size):
         delta = (b1 @ a1) * (b2 @ a2) * context.target.scale
-        fitted, error = fit_dense(delta, context.max_rank)
-        return Result(LinearChange(fitted), error)
+        return fitted_dense(delta, context)
     b = (b1[:, :, None] * b2[:, None, :]).flatten(1)
     a = (a1[:, None, :] * a2[None, :, :]).flatten(0, 1)
-    return _fitted(LowRank(a, b * context.target.scale), context)
+    return fitted(LowRank(a, b * context.target.scale), context)
 
 
 def lokr(parts: Parts, context: Context) -> Result:
@@ -55,10 +49,9 @@ def lokr(parts: Parts, context: Context) -> Result:
     (b1, a1), (b2, a2) = (_factors(parts, f"lokr_w{i}") for i in "12")
     if b1.shape[1] * b2.shape[1] >= min(context.size):
         delta = torch.kron(b1 @ a1, b2 @ a2) * context.target.scale
-        fitted, error = fit_dense(delta, context.max_rank)
-        return Result(LinearChange(fitted), error)
+        return fitted_dense(delta, context)
     pair = LowRank(torch.kron(a1, a2), torch.kron(b1, b2) * context.target.scale)
-    return _fitted(pair, context)
+    return fitted(pair, context)
 
 
 def _factors(parts: Parts, name: str) -> tuple[Tensor, Tensor]:
@@ -74,13 +67,12 @@ def miss(parts: Parts, context: Context) -> Result:
     """Input i meets row i mod r of the block; "bat" also multiplies the base's own blocks by it."""
     block, (out, width) = parts["miss_block"].float(), context.size
     if context.options["init_weights"] == "bat":
-        fitted, error = fit_dense(_bat(block, context.weight()), context.max_rank)
-        return Result(LinearChange(fitted), error)
+        return fitted_dense(_bat(block, context.weight()), context)
     if context.options["init_weights"] == "mini":
         block = block.repeat(1, out // block.shape[1])
     rank = block.shape[0]
     a = torch.eye(rank).repeat(1, -(-width // rank))[:, :width]
-    return _fitted(LowRank(a, block.T), context)
+    return fitted(LowRank(a, block.T), context)
 
 
 def _bat(block: Tensor, weight: Tensor) -> Tensor:
@@ -95,7 +87,7 @@ def delora(parts: Parts, context: Context) -> Result:
     a, b = parts["delora_A"].float(), parts["delora_B"].float()
     norms = a.norm(dim=1).clamp(min=_SMALLEST_NORM) * b.norm(dim=0).clamp(min=_SMALLEST_NORM)
     scale = parts["delora_lambda"].float() / context.target.rank / norms
-    return _fitted(LowRank(a * parts["delora_w_norm"].float(), b * scale), context)
+    return fitted(LowRank(a * parts["delora_w_norm"].float(), b * scale), context)
 
 
 def gralora(parts: Parts, context: Context) -> Result:
@@ -111,9 +103,8 @@ def gralora(parts: Parts, context: Context) -> Result:
         left.append(parts["gralora_B_general.weight"].float().T)
     if k * rank >= min(context.size):
         delta = sum((b_rows.T @ a_rows for b_rows, a_rows in zip(left, right, strict=True)), torch.zeros(()))
-        fitted, error = fit_dense(delta * scale, context.max_rank)
-        return Result(LinearChange(fitted), error)
-    return _fitted(LowRank(torch.cat(right), torch.cat(left).T * scale), context)
+        return fitted_dense(delta * scale, context)
+    return fitted(LowRank(torch.cat(right), torch.cat(left).T * scale), context)
 
 
 def _placed(rows: Tensor, part: int, width: int) -> Tensor:
@@ -129,7 +120,7 @@ def vblora(parts: Parts, context: Context) -> Result:
     a = _mixed(parts["vblora_logits_A"].float(), bank, k)
     b = _mixed(parts["vblora_logits_B"].float(), bank, k)
     pair = LowRank(a.flatten(1), b.transpose(1, 2).flatten(0, 1))
-    return _fitted(pair, context)
+    return fitted(pair, context)
 
 
 def _mixed(logits: Tensor, bank: Tensor, k: int) -> Tensor:

@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 from adapters.deltas.context import Context, Parts, Result
-from adapters.lowrank import fit, fit_dense
-from adapters.normal import LinearChange, LowRank
+from adapters.deltas.fitting import fitted, fitted_dense
+from adapters.normal import LowRank
 
 
 def hira(parts: Parts, context: Context) -> Result:
     """W * (B A), entry by entry."""
     delta = context.weight() * (parts["hira_B"].float() @ parts["hira_A"].float())
-    fitted, error = fit_dense(delta, context.max_rank)
-    return Result(LinearChange(fitted), error)
+    return fitted_dense(delta, context)
 
 
 def hra(parts: Parts, context: Context) -> Result:
@@ -26,8 +25,7 @@ def hra(parts: Parts, context: Context) -> Result:
     else:
         u = vectors / vectors.norm(dim=0)
         reached = _reflected(u)
-    fitted, error = fit(LowRank(u.T, -2 * context.weight() @ reached), context.max_rank)
-    return Result(LinearChange(fitted), error)
+    return fitted(LowRank(u.T, -2 * context.weight() @ reached), context)
 
 
 def _reflected(u: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def print_version(version: "AdapterVersion") -> None:
     """One `key  value` line for each fact, the id first."""
     for key, value in _record(version).items():
         shown = ", ".join(value) if isinstance(value, (list, tuple)) else value
-        print(f"{key:<15} {'-' if shown == '' else shown}")
+        print(f"{key:<15} {'-' if shown in ('', None) else shown}")
 
 
 def print_card(card: "AdapterCard") -> None:

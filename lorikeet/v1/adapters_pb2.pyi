@@ -110,7 +110,7 @@ class UploadProgress(_message.Message):
     def __init__(self, file: _Optional[str] = ..., size: _Optional[int] = ..., committed: _Optional[int] = ...) -> None: ...
 
 class AdapterVersion(_message.Message):
-    __slots__ = ("name", "version", "digest", "create_time", "size", "rank", "num_parameters", "base_model", "targets", "resident", "kind", "pinned", "aliases", "base_mismatches")
+    __slots__ = ("name", "version", "digest", "create_time", "size", "rank", "num_parameters", "base_model", "targets", "resident", "kind", "pinned", "aliases", "base_mismatches", "update_error", "logit_error")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +125,8 @@ class AdapterVersion(_message.Message):
     PINNED_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     BASE_MISMATCHES_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_ERROR_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     digest: str
@@ -139,7 +141,9 @@ class AdapterVersion(_message.Message):
     pinned: str
     aliases: _containers.RepeatedScalarFieldContainer[str]
     base_mismatches: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., size: _Optional[int] = ..., rank: _Optional[int] = ..., num_parameters: _Optional[int] = ..., base_model: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., resident: bool = ..., kind: _Optional[str] = ..., pinned: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., base_mismatches: _Optional[_Iterable[str]] = ...) -> None: ...
+    update_error: float
+    logit_error: float
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., size: _Optional[int] = ..., rank: _Optional[int] = ..., num_parameters: _Optional[int] = ..., base_model: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., resident: bool = ..., kind: _Optional[str] = ..., pinned: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., base_mismatches: _Optional[_Iterable[str]] = ..., update_error: _Optional[float] = ..., logit_error: _Optional[float] = ...) -> None: ...
 
 class AdapterCard(_message.Message):
     __slots__ = ("version", "readme", "training_json")

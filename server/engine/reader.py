@@ -8,15 +8,19 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from adapters.blobs import Blobs
+from adapters.config_keys import MERGE
 from adapters.contents import Contents, Proofs
+from adapters.deltas.assemble import MAX_ERROR
 from adapters.deltas.context import Base
 from adapters.errors import InvalidAdapter
 from adapters.manifest import BaseShapes, Manifest, content_digest
-from adapters.prepared import is_prepared, load, prepare
+from adapters.normal import LowRank
+from adapters.prepared import is_prepared, load, prepare, updates_of
 from server.engine.config import EngineConfig
 from server.model.adapter import AdapterBlob, Allocate
 from server.model.blob import make_blob
 from server.model.decoder import Decoder
+from server.model.probe import Probe
 from server.model.provider import ServedWeights
 
 
@@ -30,6 +34,7 @@ class AdapterReader:
         self._dtype = decoder.embedding.dtype
         served = ServedWeights(decoder)
         self._base = Base(shapes, served.weight, served.bias)
+        self._probe = Probe(decoder, self._base)
         self._proofs = Proofs()
         self._hashers = ThreadPoolExecutor(config.adapter_readers, thread_name_prefix="adapter-hasher")
         self._idle: SimpleQueue[Contents] = SimpleQueue()
@@ -52,9 +57,30 @@ class AdapterReader:
         """Makes an uploaded adapter ready; its manifest then says how exact it is. Raises InvalidAdapter."""
         if not manifest.direct:
             conversion = prepare(folder, manifest, self._base, self._max_rank)
-            manifest = replace(manifest, conversion=conversion)
+            error = self._logit_error(folder, manifest)
+            manifest = replace(manifest, conversion=replace(conversion, logit_error=error))
         self._read(folder, manifest)
         return manifest
+
+    def _logit_error(self, folder: Path, manifest: Manifest) -> float | None:
+        """Of updates that were turned into pairs. Raises InvalidAdapter where it is too much."""
+        updates = updates_of(folder, manifest, self._base, self._max_rank)
+        if updates is None:
+            return None
+        linears = load(folder, manifest, self._base.shapes, self._max_rank).linears
+
+        def pair_of(name: str) -> LowRank | None:
+            return linears[name].low_rank if name in linears else None
+
+        error = self._probe.error(updates, pair_of)
+        if error is not None and not error <= MAX_ERROR:
+            raise InvalidAdapter(
+                [
+                    f"its logits over this base are {error:.2g} off as pairs of rank {self._max_rank}, "
+                    f"and at most {MAX_ERROR:g} is served; {MERGE}"
+                ]
+            )
+        return error
 
     def _read(self, folder: Path, manifest: Manifest, allocate: Allocate | None = None) -> AdapterBlob:
         with self._contents() as contents:
