@@ -51,6 +51,7 @@ def method_problems(config: TrainConfig) -> Iterator[str]:
         yield from _idle_problems(config, method)
         yield from _lora_problems(config, method)
         yield from _optim_problems(config, method)
+        yield from _keep_problems(config, method)
         yield from _start_problems(config, method)
 
 
@@ -91,7 +92,7 @@ def _lora_problems(config: TrainConfig, method: Method) -> Iterator[str]:
 
 
 def _optim_problems(config: TrainConfig, method: Method) -> Iterator[str]:
-    optim, keep = config.optim, config.keep
+    optim, course = config.optim, config.adalora
     if optim.lora_plus_ratio is not None and method.family != "lora":
         yield f"optim.lora_plus_ratio tells B from A: method {config.method} has neither"
     if (optim.unfreeze_groups is None) is not (optim.unfreeze_every is None):
@@ -100,6 +101,14 @@ def _optim_problems(config: TrainConfig, method: Method) -> Iterator[str]:
         yield f"optim.unfreeze_groups unfreezes layers one after another: method {config.method} cannot"
     if config.gradient_checkpointing and method.family == "prefix_tuning":
         yield "gradient_checkpointing drops the cache that prefix tuning writes: leave one of them out"
+    if (course.start_rank or config.lora.rank) < config.lora.rank:
+        yield "adalora.start_rank is pruned down to lora.rank: it must be at least that"
+    if course.warmup + course.final >= 1:
+        yield "adalora.warmup and adalora.final are shares of the steps that leave some between them"
+
+
+def _keep_problems(config: TrainConfig, method: Method) -> Iterator[str]:
+    keep = config.keep
     if (keep.ewc or keep.replay) and keep.rows is None:
         yield "keep.ewc and keep.replay need old rows: name their JSONL file in keep.rows"
     if keep.rows is not None and not (keep.ewc or keep.replay):
@@ -108,10 +117,6 @@ def _optim_problems(config: TrainConfig, method: Method) -> Iterator[str]:
         yield "keep.replay is a share below 1"
     if keep.ewc and config.init_from is None and not method.makes_model:
         yield "keep.ewc guards what an adapter has learned: name it in init_from"
-    if (config.adalora.start_rank or config.lora.rank) < config.lora.rank:
-        yield "adalora.start_rank is pruned down to lora.rank: it must be at least that"
-    if config.adalora.warmup + config.adalora.final >= 1:
-        yield "adalora.warmup and adalora.final are shares of the steps that leave some between them"
 
 
 def _start_problems(config: TrainConfig, method: Method) -> Iterator[str]:
