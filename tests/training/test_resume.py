@@ -115,8 +115,8 @@ def test_sigterm_in_the_middle_leaves_a_checkpoint_and_the_same_command_goes_on(
 def test_going_on_is_exact_whatever_is_trained(
     method: str, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adalora = AdaLoraSection(warmup=0.0, prune_every=1)
-    config = replace(config, method=method, adalora=adalora, optim=replace(config.optim, max_steps=4))
+    course = AdaLoraSection(warmup=0.0, prune_every=1) if method == "adalora" else AdaLoraSection()
+    config = replace(config, method=method, adalora=course, optim=replace(config.optim, max_steps=4))
     whole = run(replace(config, output=tmp_path / "whole"))
     with pytest.raises(Interrupted, match="after step 2 of 4"):
         run(config, stop_at(2, monkeypatch))

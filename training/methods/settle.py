@@ -14,6 +14,19 @@ if TYPE_CHECKING:
     from training.config import TrainConfig
 
 
+# Settings that some families read -> which; set for another, they would be ignored without a word.
+_READ_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("lora.rslora", "lora.dora", "lora.init"), ("lora",)),
+    **dict.fromkeys(("lora.rank_pattern", "lora.alpha_pattern"), ("lora",)),
+    **dict.fromkeys(
+        ("adalora.start_rank", "adalora.warmup", "adalora.final", "adalora.prune_every"), ("adalora",)
+    ),
+    "prompt.tokens": PROMPTS,
+    "prompt.text": ("prompt_tuning",),
+    "prompt.hidden": ("p_tuning",),
+}
+
+
 def settled(config: TrainConfig) -> TrainConfig:
     """`config` with its method's own values filled in. Raises `InvalidConfig` for values against them.
 
@@ -35,8 +48,10 @@ def method_problems(config: TrainConfig) -> Iterator[str]:
     """What a settled config asks for that its method cannot do."""
     method = METHODS.get(config.method)
     if method is not None:
+        yield from _idle_problems(config, method)
         yield from _lora_problems(config, method)
         yield from _optim_problems(config, method)
+        yield from _keep_problems(config, method)
         yield from _start_problems(config, method)
 
 
@@ -49,13 +64,18 @@ def _contradictions(config: TrainConfig, method: Method) -> Iterator[str]:
             )
 
 
+def _idle_problems(config: TrainConfig, method: Method) -> Iterator[str]:
+    for name, families in _READ_BY.items():
+        if method.family not in families and not _is_default(config, name):
+            yield f"{name} does nothing in method {config.method}: leave it out"
+    if not method.last_layers_only and not _is_default(config, "last_layers"):
+        yield f"last_layers is for the freeze methods: method {config.method} trains all layers"
+    if config.lora.init != "eva" and not _is_default(config, "lora.eva_rho"):
+        yield "lora.eva_rho does nothing without lora.init = eva: leave it out"
+
+
 def _lora_problems(config: TrainConfig, method: Method) -> Iterator[str]:
     lora = config.lora
-    if method.family != "lora":
-        named = ("rslora", "dora", "init", "rank_pattern", "alpha_pattern")
-        for name in named:
-            if not _is_default(config, f"lora.{name}"):
-                yield f"lora.{name} is a setting of LoRA: method {config.method} has none"
     if lora.init in ("pissa", "olora") and config.quantization != "none":
         yield (
             f"lora.init = {lora.init} takes its start out of the base, which {config.quantization} would "
@@ -63,6 +83,8 @@ def _lora_problems(config: TrainConfig, method: Method) -> Iterator[str]:
         )
     if lora.init in ("pissa", "olora") and lora.dora:
         yield f"lora.init = {lora.init} cannot be converted back under DoRA: keep one of the two"
+    if lora.init in ("pissa", "olora") and lora.rslora and (lora.rank_pattern or lora.alpha_pattern):
+        yield f"lora.init = {lora.init} cannot be converted back with lora.rslora and a pattern: keep one"
     if lora.init == "loftq" and config.quantization != "nf4":
         yield "lora.init = loftq starts from what nf4 loses: set quantization = nf4"
     if method.last_layers_only and lora.layers_to_transform is not None:
@@ -70,7 +92,7 @@ def _lora_problems(config: TrainConfig, method: Method) -> Iterator[str]:
 
 
 def _optim_problems(config: TrainConfig, method: Method) -> Iterator[str]:
-    optim, keep = config.optim, config.keep
+    optim, course = config.optim, config.adalora
     if optim.lora_plus_ratio is not None and method.family != "lora":
         yield f"optim.lora_plus_ratio tells B from A: method {config.method} has neither"
     if (optim.unfreeze_groups is None) is not (optim.unfreeze_every is None):
@@ -79,6 +101,14 @@ def _optim_problems(config: TrainConfig, method: Method) -> Iterator[str]:
         yield f"optim.unfreeze_groups unfreezes layers one after another: method {config.method} cannot"
     if config.gradient_checkpointing and method.family == "prefix_tuning":
         yield "gradient_checkpointing drops the cache that prefix tuning writes: leave one of them out"
+    if (course.start_rank or config.lora.rank) < config.lora.rank:
+        yield "adalora.start_rank is pruned down to lora.rank: it must be at least that"
+    if course.warmup + course.final >= 1:
+        yield "adalora.warmup and adalora.final are shares of the steps that leave some between them"
+
+
+def _keep_problems(config: TrainConfig, method: Method) -> Iterator[str]:
+    keep = config.keep
     if (keep.ewc or keep.replay) and keep.rows is None:
         yield "keep.ewc and keep.replay need old rows: name their JSONL file in keep.rows"
     if keep.rows is not None and not (keep.ewc or keep.replay):
@@ -87,8 +117,6 @@ def _optim_problems(config: TrainConfig, method: Method) -> Iterator[str]:
         yield "keep.replay is a share below 1"
     if keep.ewc and config.init_from is None and not method.makes_model:
         yield "keep.ewc guards what an adapter has learned: name it in init_from"
-    if config.adalora.warmup + config.adalora.final >= 1:
-        yield "adalora.warmup and adalora.final are shares of the steps that leave some between them"
 
 
 def _start_problems(config: TrainConfig, method: Method) -> Iterator[str]:

@@ -24,7 +24,7 @@ def test_the_folder_is_served_as_a_base_and_extracted_from(
     method: str, config: TrainConfig, tmp_path: Path
 ) -> None:
     optim = replace(config.optim, max_steps=2, learning_rate=1e-3)
-    config = replace(config, method=method, last_layers=1, optim=optim, lora=replace(config.lora, rank=16))
+    config = replace(config, method=method, last_layers=1 if method == "freeze_full" else 2, optim=optim)
     result = run(config)
     old, new = (
         load_file(Path(config.base) / "model.safetensors"),
