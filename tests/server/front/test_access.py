@@ -132,7 +132,7 @@ def test_who_is_nobody(house: House, keys: KeyFile, method: str) -> None:
 def test_a_key_with_every_scope_but_the_one(
     house: House, keys: KeyFile, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "server.gate")
+    caplog.set_level("INFO", "server.books")
     needed = scope_of(method)
     key, token = keys.create("acme", [scope for scope in SCOPES if scope != needed])
     refusal = call(house, method, bearer(token.text))

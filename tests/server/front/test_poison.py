@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.inference_pb2_grpc import InferenceStub
-from server.app import OPTIONS
 from server.identity.keys import KeyFile
 from server.identity.scopes import SCOPES
+from server.listener import OPTIONS
 from server.text import Text
 from tests.server.front.house import PATIENCE, House, Open, batches, script
 from tests.server.front.test_access import OURS
