@@ -47,7 +47,7 @@ from server.trace import open_spans
 
 FIGURES_SECONDS = 1.0
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("server.fronts.process")
 
 
 class Since:
