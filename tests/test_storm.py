@@ -79,8 +79,8 @@ def test_after_a_storm_everything_is_free(weathered: Weathered, num_calls: int) 
     log.info("%d calls in %.0f s: %s", num_calls, time.monotonic() - began, dict(storm.ends))
     assert storm.wrong == {}
     assert weathered.processes() == before, "nothing died"
-    log = weathered.serving.log.read_text()
-    assert "Traceback" not in log and "incident" not in log
+    written = weathered.serving.log.read_text()
+    assert "Traceback" not in written and "incident" not in written
 
 
 class Soak:
