@@ -23,8 +23,10 @@ OPTIONS = (
     ("grpc.absolute_max_metadata_size", 16 << 10),
     ("grpc.keepalive_time_ms", MINUTE_MS),
     ("grpc.keepalive_timeout_ms", MINUTE_MS // 3),
+    # Of other pings than those for keepalive, which wait for them.
+    ("grpc.http2.ping_timeout_ms", MINUTE_MS // 3),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", MINUTE_MS // 6),
+    ("grpc.http2.min_ping_interval_without_data_ms", MINUTE_MS // 6),
     # Connections end now and then, so that balancers spread them anew; answers may be that long.
     ("grpc.max_connection_age_ms", 30 * MINUTE_MS),
     ("grpc.max_connection_age_grace_ms", 60 * MINUTE_MS),

@@ -1,8 +1,8 @@
 """Which of the requests that an engine died with may be the one that killed it.
 
-After two losses without a token in between, a request is a suspect. Suspects are submitted one at a time, those
-with most losses first, and all others wait: one that gets a token is cleared and goes on, one that the engine dies
-with again, while it had no other, is the culprit.
+After two losses without a token in between, a request is a suspect. Suspects are submitted one at a time,
+those with most losses first, and all others wait: one that gets a token is cleared and goes on, one that the
+engine dies with again, while it had no other, is the culprit.
 """
 
 from collections import deque
