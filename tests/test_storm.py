@@ -131,7 +131,8 @@ def test_mixed_load_for_long_grows_nothing(weathered: Weathered, seconds: float,
     assert soak.storm.wrong == {}
     if seconds > 60.0:
         for each in grown.values():
-            assert each.megabytes < 3.0 and each.files <= 0 and each.threads <= 0, grown
+            # A pool may still be a thread short; what leaks one with every upload has lost 30 by then.
+            assert each.megabytes < 3.0 and each.files < 3 and each.threads < 3, grown
 
 
 LEAKING = "import time\nheld = []\nwhile True:\n    held.append(bytearray({bytes}))\n    time.sleep(0.005)"

@@ -164,11 +164,14 @@ def test_another_tenants_adapter_is_as_if_it_were_not(house: House, keys: KeyFil
     _, owner = keys.create("acme", SCOPES)
     _, rival = keys.create("rival", SCOPES)
     stored = house.adapters.Upload(iter(upload("private")), timeout=PATIENCE, metadata=bearer(owner.text))
+    prod = adapters_pb2.SetAliasRequest(name="private", alias="prod", shares=[{"version": 1, "weight": 1}])
+    house.adapters.SetAlias(prod, metadata=bearer(owner.text))
 
     def hide(text: str) -> str:
         return text.replace("private", "missing").replace(stored.digest, "0" * 64)
 
-    names = ("private", "private@1", stored.digest, "acme/private", "acme/private@1")
+    own = ("private", "private@1", "private@prod")
+    names = (*own, stored.digest, *(f"acme/{name}" for name in own))
     for field in ("adapter_id", "name"):
         if field not in describe(method).input_type.fields_by_name:
             continue
