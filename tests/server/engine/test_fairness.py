@@ -124,7 +124,7 @@ def test_a_flood_gets_no_more_than_its_share(
 
 
 def test_who_asks_for_a_fair_share_does_not_feel_a_flood(make_world: MakeWorld) -> None:
-    """Five tenants ask at random for 95 % of their shares; then one has a hundred requests waiting, always."""
+    """Five tenants ask at random for 95 % of their shares; then a hundred of one's always wait."""
 
     def ask_for(steps: int, flood: bool) -> World:
         world, draw = make_world(), random.Random(1)
