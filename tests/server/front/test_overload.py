@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +20,12 @@ from tests.server.front.house import FakeLink, House, Open
 log = logging.getLogger(__name__)
 
 # Of the engine: sequences at once, tokens of an answer, seconds of a step.
-NUM_PLACES, NUM_TOKENS, STEP_SECONDS = 4, 5, 0.05
+NUM_PLACES, NUM_TOKENS, STEP_SECONDS = 4, 5, 0.1
 CAPACITY = NUM_PLACES / (NUM_TOKENS * STEP_SECONDS)
 QUEUE_LIMIT = 2 * NUM_PLACES
+# Of clients: one connection alone has room for only so many calls.
+NUM_CHANNELS = 8
+OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 
 
 class PacedLink(FakeLink):
@@ -41,19 +45,22 @@ class PacedLink(FakeLink):
 
 @dataclass
 class Clients:
-    """`seconds`: of the answers that were given; `codes`: of all calls."""
+    """`seconds`: of the answers that were given; `codes`: of all calls, which go over the stubs in turn."""
 
-    stub: Any
+    stubs: Sequence[Any]
     seconds: list[float] = field(default_factory=list)
     codes: "Counter[grpc.StatusCode]" = field(default_factory=Counter)
 
     async def ask(self) -> None:
         began = time.monotonic()
+        stub = self.stubs[self.codes.total() % len(self.stubs)]
         try:
-            async for _ in self.stub.Generate(pb.GenerateRequest(prompt="x"), timeout=60.0):
+            async for _ in stub.Generate(pb.GenerateRequest(prompt="x"), timeout=60.0):
                 pass
         except grpc.aio.AioRpcError as error:
             self.codes[error.code()] += 1
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                log.error("%s", error)
         else:
             self.codes[grpc.StatusCode.OK] += 1
             self.seconds.append(time.monotonic() - began)
@@ -85,11 +92,13 @@ class Clients:
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.long)])
 def test_ten_times_the_capacity(open_house: Open, seconds: float) -> None:
     house: House = open_house(link=PacedLink(), queue_limit=QUEUE_LIMIT)
+    target = f"127.0.0.1:{house.front.port}"
 
     async def scenario() -> tuple[Clients, Clients, float]:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{house.front.port}") as channel:
-            stub: Any = InferenceStub(channel)
-            full, flooded, after = (Clients(stub) for _ in range(3))
+        async with AsyncExitStack() as stack:
+            opened = [grpc.aio.insecure_channel(target, OPTIONS) for _ in range(NUM_CHANNELS)]
+            stubs = [InferenceStub(await stack.enter_async_context(channel)) for channel in opened]
+            full, flooded, after = (Clients(stubs) for _ in range(3))
             await full.keep_full(seconds)
             await flooded.flood(10 * CAPACITY, seconds)
             await after.ask()
