@@ -10,11 +10,9 @@ from typing import cast
 from lorikeet.v1 import inference_pb2 as pb
 from server.engine.messages import Failure, Started, Token
 from server.errors import AdapterUnusable, DeadlinePassed, FrontError, GenerationFailed, QueueFull
-from server.forecast import Forecast
 from server.job import Job
 from server.link import EngineLost
 from server.metrics import Metrics
-from server.places import Use
 from server.text import Text
 from server.trace import Facts, Phases
 
@@ -27,16 +25,12 @@ UNKNOWN_START = Started(0, 0.0, 0.0)
 class Sample:
     """Turns one sequence's tokens into messages."""
 
-    def __init__(
-        self, index: int, job: Job, text: Text, metrics: Metrics, forecast: Forecast, use: Use
-    ) -> None:
+    def __init__(self, index: int, job: Job, text: Text, metrics: Metrics) -> None:
         self.finished = False
         self.job = job
         self._index = index
         self._text = text
         self._metrics = metrics
-        self._forecast = forecast
-        self._use = use
         self._detokenizer = text.detokenizer(job.params.stop, job.context)
         self._num_tokens = 0
         self._started: Started | None = None
@@ -94,17 +88,15 @@ class Sample:
 
     def _begin(self, started: Started, now: float, message: pb.GenerateResponse) -> None:
         self._started = started
-        self.job.share.begin()
-        self._use.begin(has_loaded=started.load_seconds > 0)
         self._first_at = self._last_at = now
         job = self.job
+        job.place.begin(now - job.arrived_at)
         message.started.prompt_tokens = len(job.prompt)
         message.started.cached_tokens = started.cached_tokens
         message.started.adapter_version = job.adapter_version
         message.started.adapter_digest = job.adapter_digest
         message.started.seed = job.seed_of(self._index)
         self._metrics.first_token.observe(now - job.arrived_at)
-        self._forecast.learn(job.tenant, job.params.priority, now - job.arrived_at)
         self._metrics.queue.observe(started.queue_seconds)
         self._metrics.load.observe(started.load_seconds)
 
@@ -116,7 +108,7 @@ class Sample:
         self._last_at = now
         self._metrics.answer_tokens.inc(num_new)
         self._metrics.tenants.add(self.job.tenant, generation_tokens=num_new)
-        self.job.share.spend(num_new)
+        self.job.place.spend(num_new)
 
     def _finish(self, end: str, message: pb.GenerateResponse) -> None:
         self.finished = True

@@ -14,6 +14,8 @@ class Caller:
     # The id of the API key, `jwt:SUBJECT` or `cert:NAME`; empty where there are no credentials.
     key_id: str = ""
     scopes: frozenset[str] = frozenset()
+    # Who is at the other end, where another front took the call; else the connection tells.
+    peer: str = ""
 
 
 _current: ContextVar[Caller] = ContextVar("caller")

@@ -14,6 +14,11 @@ from server.engine.config import COUNT, COUNT_OR_AUTO, EngineConfig, option
 class ServerConfig(EngineConfig):
     host: str = option("127.0.0.1", "address to listen on")
     port: int = option(50051, "gRPC port; 0 picks a free one", bounds=(0, 65535))
+    fronts: int = option(
+        1,
+        "processes that speak gRPC on the port, before one engine; more where one core is too few for text",
+        bounds=(1, 64),
+    )
     keys: Path | None = option(None, "file of API keys, as `lorikeet keys` makes it")
     tenants: Path | None = option(
         None, "TOML or JSON file with each tenant's limits, weight and certificates"

@@ -226,15 +226,20 @@ class EngineProcess:
             self._lose_streams(str(error) or type(error).__name__)
 
     async def _start_again(self) -> None:
+        """Raises EngineFailed once it died too often in a row, also while it loads."""
         self._ready = self._stats = None
         self._places.clear()
         self.news.tell()
         self._preparations.lose()
-        self._sockets.close()
-        self._fruitless_starts += 1
-        if self._fruitless_starts > MAX_FRUITLESS_STARTS:
-            raise EngineFailed("the engine dies again and again")
-        await self._start_process()
+        while self._ready is None:
+            self._sockets.close()
+            self._fruitless_starts += 1
+            if self._fruitless_starts > MAX_FRUITLESS_STARTS:
+                raise EngineFailed("the engine dies again and again")
+            try:
+                await self._start_process()
+            except EngineFailed as error:
+                log.error("the engine could not be started again: %s", error)
         culprit = self._trials.resume(list(self._streams.values()))
         if culprit is not None:
             # The others should not go down with it again.

@@ -13,6 +13,7 @@ FrontError
 |-- SlowSender         the client does not send its upload
 |-- DeadlinePassed     the call's own deadline
 |-- DeadlineUnreachable it cannot be kept, so nothing was begun
+|-- Told               what another front of this server refused; `.status` is its answer
 |-- AdapterUnusable    the adapter exists but could not be loaded
 `-- GenerationFailed   the engine gave up on one sequence
 """
@@ -106,6 +107,14 @@ class DeadlinePassed(FrontError):
 
 class DeadlineUnreachable(FrontError):
     """The call's deadline will pass before it could get a first token."""
+
+
+class Told(FrontError):
+    """Another front of this server has refused it. `status`: a google.rpc.Status, for the client as it is."""
+
+    def __init__(self, status: bytes) -> None:
+        super().__init__("another front refused it")
+        self.status = status
 
 
 class AdapterUnusable(FrontError):

@@ -1,41 +1,33 @@
-"""The one way in: every call gets its caller, its deadline, its status, one log line and one measurement."""
+"""The one way in: every call gets its caller, its deadline, its status, and a line in the books."""
 
 import asyncio
-import logging
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import grpc
-from google.rpc import status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
+from server.books import Books
 from server.caller import set_caller
 from server.errors import DeadlinePassed
 from server.identity.access import NOBODY, Access
-from server.metrics import Metrics
-from server.status import incident_status, to_status
-from server.trace import Spans, Trace, set_trace
-
-log = logging.getLogger(__name__)
+from server.incidents import status_of
+from server.trace import Trace, set_trace
 
 Context: TypeAlias = Any
 Handler: TypeAlias = Any
 Behavior: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
-# The services of others that come with gRPC are called every few seconds by whoever watches.
-QUIET = ("/grpc.health.", "/grpc.reflection.")
-
 
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps handlers of all four shapes."""
 
-    def __init__(self, metrics: Metrics, access: Access, spans: Spans) -> None:
-        self._metrics = metrics
+    def __init__(self, access: Access, books: Books | None = None) -> None:
+        """books: None where another gate, which the call came through, keeps them."""
         self._access = access
-        self._spans = spans
+        self._books = books
 
     async def intercept_service(
         self,
@@ -49,7 +41,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _guard(self, method: str, behavior: Behavior) -> Behavior:
         async def guarded(request: Any, context: Context) -> Any:
-            call = _Call(method, self._metrics, self._spans, context)
+            call = _Call(method, self._books, context)
             set_trace(call.trace)
             try:
                 # Known first, so that the log also names who was refused.
@@ -74,13 +66,12 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 class _Call:
-    """The bookkeeping of one call."""
+    """What is known of one call until it is done."""
 
-    def __init__(self, method: str, metrics: Metrics, spans: Spans, context: Context) -> None:
+    def __init__(self, method: str, books: Books | None, context: Context) -> None:
         self._method = method
-        self._metrics = metrics
+        self._books = books
         self._began = time.monotonic()
-        self._spans = spans
         self.trace = Trace.of(context.invocation_metadata() or ())
         self.caller = NOBODY
         context.set_trailing_metadata(self.trace.metadata)
@@ -91,8 +82,7 @@ class _Call:
             # Somebody else's service chose its own status.
             self.done(context.code())
             raise error
-        status = to_status(error) or self._incident(error)
-        told = rpc_status.to_status(status)
+        told = rpc_status.to_status(status_of(error, self._method))
         self.done(told.code)
         try:
             await context.abort(told.code, told.details, (*told.trailing_metadata, *self.trace.metadata))
@@ -101,22 +91,8 @@ class _Call:
             raise asyncio.CancelledError from gone
 
     def done(self, code: grpc.StatusCode) -> None:
-        """The one log line and the one measurement."""
-        seconds = time.monotonic() - self._began
-        self._metrics.rpc_done(self._method, code, seconds, self.caller.tenant)
-        level = logging.DEBUG if self._method.startswith(QUIET) else logging.INFO
-        caller = self.caller
-        who = (caller.tenant or "-", caller.key_id or "-", self.trace.request_id)
-        line = "%s %s %.1f ms tenant=%s key=%s request=%s"
-        log.log(level, line, self._method, code.name, seconds * 1000, *who)
-        if level == logging.INFO:
-            facts = {"lorikeet.tenant": caller.tenant}
-            self._spans.call(self.trace, self._method, code, self._began, facts)
-
-    def _incident(self, error: Exception) -> status_pb2.Status:
-        incident = secrets.token_hex(8)
-        log.error("incident %s in %s", incident, self._method, exc_info=error)
-        return incident_status(incident)
+        if self._books is not None:
+            self._books.note(self._method, code, self._began, self.caller, self.trace)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from grpc_health.v1 import health, health_pb2
 
-from server.link import EngineLink
+from server.link import AnsweringLink
 
 POLL_SECONDS = 0.1
 
@@ -13,7 +13,7 @@ POLL_SECONDS = 0.1
 class Health:
     """The health of the whole server, told under each service's name and under the empty one."""
 
-    def __init__(self, link: EngineLink, services: Sequence[str]) -> None:
+    def __init__(self, link: AnsweringLink, services: Sequence[str]) -> None:
         self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._link = link
         self._names = ("", *services)

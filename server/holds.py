@@ -4,28 +4,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from adapters.store import AdapterVersion
 from server.errors import AdapterDeleted
 from server.news import News
+from server.revocable import Revocable
 
 Key = tuple[str, str, int]
-
-
-class _Hold:
-    """One request's; `revoked` once the request is to end."""
-
-    def __init__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "requests run in tasks"
-        self.task: asyncio.Task[Any] = task
-        self.revoked = False
-        self._cancellations = task.cancelling()
-
-    def is_only_reason(self) -> bool:
-        """Whether the task was cancelled for nothing but this hold, and may go on."""
-        return self.revoked and self.task.uncancel() <= self._cancellations
 
 
 class Holds:
@@ -33,13 +18,13 @@ class Holds:
 
     def __init__(self, news: News) -> None:
         self._news = news
-        self._held: dict[Key, set[_Hold]] = {}
+        self._held: dict[Key, set[Revocable]] = {}
         self._digests: Counter[str] = Counter()
 
     @contextmanager
     def hold(self, version: AdapterVersion) -> Iterator[None]:
         """The version's bytes stay until the block ends. Raises AdapterDeleted from it if it is revoked."""
-        hold = _Hold()
+        hold = Revocable()
         self._held.setdefault(_key(version), set()).add(hold)
         self._digests[version.digest] += 1
         self._news.tell()
@@ -66,9 +51,7 @@ class Holds:
         """Ends the requests that hold one of these versions."""
         for version in versions:
             for hold in self._held.get(_key(version), ()):
-                if not hold.revoked:
-                    hold.revoked = True
-                    hold.task.cancel()
+                hold.revoke()
 
     async def wait_idle(self, versions: Sequence[AdapterVersion], seconds: float) -> None:
         """Returns once nobody holds these versions, or after so long."""
@@ -78,7 +61,7 @@ class Holds:
                     if not self.running(versions):
                         return
 
-    def _release(self, version: AdapterVersion, hold: _Hold) -> None:
+    def _release(self, version: AdapterVersion, hold: Revocable) -> None:
         holds = self._held[_key(version)]
         holds.discard(hold)
         if not holds:

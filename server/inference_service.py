@@ -3,28 +3,23 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 from adapters.store import AdapterVersion
 from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.inference_pb2_grpc import InferenceServicer
 from lorikeet.version import __version__
-from server.admission import Admission
 from server.answer import Sample, deliver
 from server.base import Base
 from server.caller import current_caller
 from server.config import ServerConfig
-from server.directory import Directory
+from server.desk import Ask, Desk
 from server.errors import InvalidRequest
-from server.forecast import Forecast
+from server.identity.tenants import TenantsNow
 from server.job import Job
-from server.link import EngineLink, require_ready
+from server.link import AnsweringLink, require_ready
 from server.metrics import Metrics
-from server.places import Use
 from server.prompt import encode, encode_chat, tokenize
-from server.quotas import Quotas
 from server.requests import (
     Limits,
     check,
@@ -52,10 +47,9 @@ class InferenceService(InferenceServicer):
         config: ServerConfig,
         base: Base,
         texts: Texts,
-        link: EngineLink,
-        directory: Directory,
-        admission: Admission,
-        quotas: Quotas,
+        link: AnsweringLink,
+        desk: Desk,
+        tenants: TenantsNow,
         spans: Spans,
         metrics: Metrics,
         patience: float = READER_PATIENCE,
@@ -64,11 +58,9 @@ class InferenceService(InferenceServicer):
         self._base = base
         self._texts = texts
         self._link = link
-        self._directory = directory
-        self._admission = admission
-        self._quotas = quotas
+        self._desk = desk
+        self._tenants = tenants
         self._spans = spans
-        self._forecast = Forecast()
         self._metrics = metrics
         self._patience = patience
 
@@ -76,35 +68,41 @@ class InferenceService(InferenceServicer):
         arrived_at, left = time.monotonic(), context.time_remaining()
         limits = self._limits()
         tenant = current_caller().tenant
-        params = params_of(request, self._quotas.limits(tenant).max_new_tokens)
+        params = params_of(request, self._tenants().get(tenant).max_new_tokens)
         check(params, limits.before_adapter() if names_adapter(params) else limits)
-        self._forecast.require(tenant, params.priority, self._quotas.num_queued(tenant), left)
-        with self._admission.admit(params.n), self._quotas.admit(tenant, params.n) as share:
-            most = min(params.max_new_tokens, limits.max_tokens - 1)
-            share.reserve_answers(params.n, most)
-            async with self._adapter(params.adapter_id, params.session_id) as adapter:
-                text, limits = await self._texts.of(adapter), _limits_of(adapter, limits)
-                if adapter is not None:
-                    check(params, limits)
-                prompt = await tokenize(text, params, limits)
-                share.reserve_prompt(len(prompt))
-                self._metrics.prompt_tokens.inc(len(prompt))
-                self._metrics.tenants.add(tenant, prompt_tokens=len(prompt))
-                job = Job(
-                    tenant=tenant,
-                    params=params,
-                    prompt=prompt,
-                    adapter=adapter,
-                    seed=secrets.randbits(64) if params.seed is None else params.seed,
-                    max_tokens=limits.max_tokens,
-                    eos=self._eos_of(text, limits),
-                    arrived_at=arrived_at,
-                    share=share,
-                    deadline=None if left is None else arrived_at + left,
-                )
-                writer = Writer(context, self._patience)
-                async with writer.watched():
-                    await self._answer(job, text, writer)
+        ask = Ask(
+            tenant=tenant,
+            adapter_id=params.adapter_id,
+            session_id=params.session_id,
+            num_sequences=params.n,
+            max_new_tokens=min(params.max_new_tokens, limits.max_tokens - 1),
+            priority=params.priority,
+            left=left,
+        )
+        async with self._desk.place(ask) as place:
+            adapter = place.adapter
+            text, limits = await self._texts.of(adapter), _limits_of(adapter, limits)
+            if adapter is not None:
+                check(params, limits)
+            prompt = await tokenize(text, params, limits)
+            await place.reserve_prompt(len(prompt))
+            self._metrics.prompt_tokens.inc(len(prompt))
+            self._metrics.tenants.add(tenant, prompt_tokens=len(prompt))
+            job = Job(
+                tenant=tenant,
+                params=params,
+                prompt=prompt,
+                adapter=adapter,
+                seed=secrets.randbits(64) if params.seed is None else params.seed,
+                max_tokens=limits.max_tokens,
+                eos=self._eos_of(text, limits),
+                arrived_at=arrived_at,
+                place=place,
+                deadline=None if left is None else arrived_at + left,
+            )
+            writer = Writer(context, self._patience)
+            async with writer.watched():
+                await self._answer(job, text, writer)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
         ready = require_ready(self._link)
@@ -133,7 +131,7 @@ class InferenceService(InferenceServicer):
                 check_chat(turns, limits)
             case _:
                 raise InvalidRequest.of("input", "set exactly one of text and chat.")
-        async with self._adapter(request.adapter_id) as adapter:
+        async with self._desk.adapter(current_caller().tenant, request.adapter_id) as adapter:
             text = await self._texts.of(adapter)
             is_text = request.WhichOneof("input") == "text"
             ids = await (encode(text, request.text) if is_text else encode_chat(text, turns))
@@ -146,15 +144,6 @@ class InferenceService(InferenceServicer):
         ready = require_ready(self._link)
         max_tokens = min(ready.max_context, ready.num_blocks * ready.block_size)
         return Limits(vocab_size=ready.vocab_size, max_tokens=max_tokens)
-
-    @asynccontextmanager
-    async def _adapter(self, adapter_id: str, session_id: str = "") -> AsyncIterator[AdapterVersion | None]:
-        """The version that answers, held until the block ends; None for the base."""
-        if not adapter_id:
-            yield None
-            return
-        async with self._directory.hold(current_caller().tenant, adapter_id, session_id) as version:
-            yield version
 
     async def _answer(self, job: Job, text: Text, writer: Writer) -> None:
         """All samples side by side; the first that fails ends the others."""
@@ -170,9 +159,8 @@ class InferenceService(InferenceServicer):
 
     async def _sample(self, index: int, job: Job, text: Text, writer: Writer) -> None:
         tokens = self._link.submit(job.submit(self._link.new_id(), index))
-        use = Use(self._link.places, job.tenant, job.adapter_digest)
-        sample = Sample(index, job, text, self._metrics, self._forecast, use)
-        with self._metrics.live.track_inprogress(), use:
+        sample = Sample(index, job, text, self._metrics)
+        with self._metrics.live.track_inprogress():
             await deliver(sample, tokens, writer.write, self._config.queue_seconds)
         self._spans.phases(current_trace(), sample.phases, sample.facts)
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from adapters.kinds import KINDS
 from adapters.store import AdapterVersion
+from server.desk import Place
 from server.directory import name_for
 from server.engine.messages import Sampling, Submit
 from server.model.config import FIRST_VIRTUAL
-from server.quotas import Share
 from server.requests import GenerateParams
 
 # Odd, so that all samples of a request have seeds of their own; the golden ratio, so that they are far apart.
@@ -34,7 +34,7 @@ class Job:
     eos: frozenset[int]
     arrived_at: float
     # What it takes of its tenant's quota, which also says the tenant's weight.
-    share: Share
+    place: Place
     # Seconds of the monotonic clock.
     deadline: float | None = None
 
@@ -77,7 +77,7 @@ class Job:
             arrived_at=self.arrived_at,
             num_virtual=self.num_virtual,
             has_keys=self.num_virtual > 0 and self._kind in FILLING_CACHE,
-            weight=self.share.limits.weight,
+            weight=self.place.weight,
             priority=self.params.priority,
             deadline=self.deadline,
         )

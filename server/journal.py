@@ -37,7 +37,7 @@ class Journal:
         fields = {
             "tenant": caller.tenant,
             "key": getattr(caller, "key_id", ""),
-            "peer": context.peer(),
+            "peer": caller.peer or context.peer(),
             "what": what,
             "name": name[:MAX_FIELD],
             "request": _request_id(context),

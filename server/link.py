@@ -15,8 +15,8 @@ class EngineLost(Exception):
     """The engine went away before the sequence ended."""
 
 
-class EngineLink(Protocol):
-    """A running engine as seen from the front's event loop."""
+class AnsweringLink(Protocol):
+    """A running engine as far as answers need it, seen from a front's event loop."""
 
     @property
     def ready(self) -> Ready | None:
@@ -25,6 +25,20 @@ class EngineLink(Protocol):
     @property
     def is_alive(self) -> bool:
         """Whether the engine was heard of lately; one that does not answer may come back or be replaced."""
+
+    def submit(self, request: Submit) -> AsyncIterator[list[Token] | Failure]:
+        """Start a sequence. The first and the last token come at once, those between them in groups.
+
+        The iterator ends after a token with a finish or after a Failure; closing it early aborts the
+        sequence. Raises EngineLost if the engine goes away.
+        """
+
+    def new_id(self) -> int:
+        """A sequence id that this link has not given before."""
+
+
+class EngineLink(AnsweringLink, Protocol):
+    """All of it, as the front sees it that owns the engine."""
 
     @property
     def stats(self) -> Stats | None:
@@ -47,24 +61,14 @@ class EngineLink(Protocol):
     def unpin(self, digest: str) -> None:
         """Let an adapter be put out again."""
 
-    def submit(self, request: Submit) -> AsyncIterator[list[Token] | Failure]:
-        """Start a sequence. The first and the last token come at once, those between them in groups.
-
-        The iterator ends after a token with a finish or after a Failure; closing it early aborts the
-        sequence. Raises EngineLost if the engine goes away.
-        """
-
     async def prepare(self, folder: Path, manifest: Manifest) -> Manifest:
         """Has an uploaded adapter made ready for the base as served; the manifest as it then is.
 
         Raises InvalidAdapter with every problem, NotReady where there is no engine or it went away.
         """
 
-    def new_id(self) -> int:
-        """A sequence id that this link has not given before."""
 
-
-def require_ready(link: EngineLink) -> Ready:
+def require_ready(link: AnsweringLink) -> Ready:
     """What the engine said of itself; raises NotReady before that, and while it is lost."""
     if link.ready is None:
         raise NotReady("The model is loading; try again in a moment.")

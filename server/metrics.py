@@ -4,7 +4,7 @@ import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lorikeet.v1 import adapters_pb2, inference_pb2
-from server.tenant_metrics import TenantMetrics
+from server.tenant_metrics import Tally
 
 GENERATE = f"/{inference_pb2.DESCRIPTOR.services_by_name['Inference'].full_name}/Generate"
 UPLOAD = f"/{adapters_pb2.DESCRIPTOR.services_by_name['Adapters'].full_name}/Upload"
@@ -16,10 +16,9 @@ LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.
 class Metrics:
     """Every metric of the front, named once; the engine's are named in `engine_metrics`."""
 
-    def __init__(self, named_tenants: int = 20) -> None:
+    def __init__(self, tenants: Tally) -> None:
         registry = self.registry = CollectorRegistry()
-        self.tenants = TenantMetrics(named_tenants)
-        registry.register(self.tenants)
+        self.tenants = tenants
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"lorikeet:{name}", text, labels, registry=registry)

@@ -144,7 +144,8 @@ class Use:
         self._has_begun = True
         self._places.begin(*self._whose, has_loaded)
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> "Use":
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._has_begun:

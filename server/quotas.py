@@ -96,6 +96,10 @@ class Share:
         """Tokens of an answer were given out."""
         self._used += num_tokens
 
+    def forfeit(self) -> None:
+        """All that was reserved counts as used."""
+        self._used = self._reserved
+
     def settle(self) -> None:
         """What was reserved and not used comes back."""
         self.account.bucket.give_back(max(0, self._reserved - self._used))

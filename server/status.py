@@ -42,6 +42,7 @@ from server.errors import (
     QuotaExceeded,
     SlowReader,
     SlowSender,
+    Told,
     Unauthenticated,
     Violation,
 )
@@ -68,6 +69,8 @@ class Row:
 
 def to_status(error: Exception) -> status_pb2.Status | None:
     """The status of an error that was raised on purpose; None for any other."""
+    if isinstance(error, Told):
+        return status_pb2.Status.FromString(error.status)
     row = _row(type(error))
     return None if row is None else _status(row.code, row.reason, str(error), row.details(error))
 

@@ -5,6 +5,7 @@ No line ever falls: a tenant that is named begins at 0, and what it used before 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
@@ -33,6 +34,13 @@ class _Use:
         return self.totals[2] + self.totals[3]
 
 
+class Tally(Protocol):
+    """Where what tenants use is counted."""
+
+    def add(self, tenant: str, **counts: float) -> None:
+        """`counts` are named as in COUNTERS."""
+
+
 class TenantMetrics(Collector):
     def __init__(self, most: int) -> None:
         """`most`: tenants under their own names."""
@@ -42,7 +50,6 @@ class TenantMetrics(Collector):
         self._named: set[str] = set()
 
     def add(self, tenant: str, **counts: float) -> None:
-        """`counts` are named as in COUNTERS."""
         use = self._use(tenant)
         for index, name in enumerate(COUNTERS):
             use.totals[index] += counts.get(name, 0.0)

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Protocol
 
 import grpc
@@ -79,6 +80,14 @@ class NoSpans:
 
     def close(self) -> None:
         pass
+
+
+def open_spans(endpoint: str) -> Spans:
+    """Raises ModuleNotFoundError where spans are asked for and the extra `otel` is missing."""
+    if not endpoint:
+        return NoSpans()
+    opened: Spans = import_module("server.otel").OtelSpans(endpoint)
+    return opened
 
 
 _current: ContextVar[Trace] = ContextVar("trace")

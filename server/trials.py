@@ -1,7 +1,8 @@
 """Which of the requests that an engine died with may be the one that killed it.
 
 After two losses without a token in between, a request is a suspect. Suspects are submitted one at a time,
-and all others wait: one that gets a token is cleared, one that the engine dies with again is the culprit.
+those with most losses first, and all others wait: one that gets a token is cleared and goes on, one that the
+engine dies with again, while it had no other, is the culprit.
 """
 
 from collections import deque
@@ -29,10 +30,12 @@ class Trials:
 
     def resume(self, streams: Sequence[Stream]) -> Stream | None:
         """Another engine is there: submits what the lost one had, all but the culprit, which is returned."""
-        culprit, self.accused = self.accused, None
-        for stream in streams:
-            if stream not in self._held:
-                stream.losses += 1
+        lost = [stream for stream in streams if stream not in self._held]
+        # Beside others that had been cleared nobody is convicted; the suspect comes first now, and alone.
+        culprit = self.accused if lost == [self.accused] else None
+        self.accused = None
+        for stream in lost:
+            stream.losses += 1
         left = (stream for stream in streams if stream is not culprit)
         self._held = deque(sorted(left, key=lambda stream: -stream.losses))
         self._go_on()

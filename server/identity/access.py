@@ -1,22 +1,27 @@
 """The door: every call is somebody's, and every RPC asks for a scope. What nobody thought of is refused."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from server.caller import DEFAULT_TENANT, Caller
 from server.errors import NotAllowed
-from server.identity.identity import Identity
+from server.identity.identity import Metadata, Peer
 from server.identity.scopes import PUBLIC, RPCS, SCOPES, scope_of
 
 ANYBODY = Caller(DEFAULT_TENANT, "", frozenset(SCOPES))
 NOBODY = Caller("", "", frozenset())
 
 
+class Identifying(Protocol):
+    def caller(self, metadata: Metadata, peer: Peer) -> Caller:
+        """Whose call this is. Raises Unauthenticated."""
+
+
 class Access:
     """Without an identity everybody is the default tenant and may do everything."""
 
     def __init__(
-        self, identity: Identity | None = None, rpcs: Mapping[str, Mapping[str, str]] = RPCS
+        self, identity: Identifying | None = None, rpcs: Mapping[str, Mapping[str, str]] = RPCS
     ) -> None:
         self._identity = identity
         self._rpcs = rpcs

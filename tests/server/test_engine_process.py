@@ -222,6 +222,30 @@ def test_a_poison_is_found_among_others_and_they_are_answered(
     asyncio.run(scenario())
 
 
+def test_an_engine_that_dies_while_it_comes_back_is_started_once_more(zoo: Any) -> None:
+    driven = drive(zoo.base, zoo.store)
+    (expected,) = driven.answers(driven.submit(PROMPT, max_new_tokens=60))
+
+    async def scenario() -> None:
+        async with running(zoo) as link:
+            first = link.pid
+
+            async def kill_once(num_tokens: int) -> None:
+                if num_tokens > 5 and link.pid == first:
+                    os.kill(first, signal.SIGKILL)
+
+            answer = asyncio.create_task(collect(link, request(link, "", max_new_tokens=60), kill_once))
+            while link.pid == first:
+                await asyncio.sleep(0.01)
+            assert link.ready is None
+            second = link.pid
+            os.kill(second, signal.SIGKILL)
+            assert await answer == expected
+            assert link.pid not in (first, second)
+
+    asyncio.run(scenario())
+
+
 async def kill_engines(link: EngineProcess, kills: int) -> None:
     """Each as soon as it is ready."""
     killed: set[int] = set()

@@ -85,6 +85,22 @@ def test_who_leaves_while_others_are_on_trial_is_not_submitted() -> None:
     assert submitted == [1, 3, 4] and trials.accused is None
 
 
+def test_nobody_is_convicted_beside_one_that_was_cleared() -> None:
+    """Either may have done it, or somebody from outside; next time the suspect has the engine for itself."""
+    submitted: list[int] = []
+    trials = Trials(lambda taken: submitted.append(taken.request.id))
+    first, second = stream(1), stream(2)
+    first.losses = second.losses = MAX_LOSSES - 1
+    trials.resume([first, second])
+    first.losses = 0
+    trials.settle(first)
+    assert submitted == [1, 2] and trials.accused is second
+    assert trials.resume([first, second]) is None
+    assert submitted == [1, 2, 2] and trials.accused is second
+    assert trials.resume([first, second]) is second
+    assert submitted == [1, 2, 2, 1]
+
+
 def test_a_token_clears_a_stream_of_suspicion() -> None:
     """Losses count in a row."""
 

@@ -1,5 +1,6 @@
 """Shares of a contended engine, counted in tokens: the scheduler as it is, the device a formality."""
 
+import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -120,6 +121,34 @@ def test_a_flood_gets_no_more_than_its_share(
 
     world.run(3000, refill)
     assert abs(world.shares()["quiet"] - 0.5) < 0.025, world.shares()
+
+
+def test_who_asks_for_a_fair_share_does_not_feel_a_flood(make_world: MakeWorld) -> None:
+    """Five tenants ask at random for 95 % of their shares; then a hundred of one's always wait."""
+
+    def ask_for(steps: int, flood: bool) -> World:
+        world, draw = make_world(), random.Random(1)
+        rate = 0.95 * MAX_RUNNING / 21 / 5
+
+        def refill() -> None:
+            for tenant in ("t1", "t2", "t3", "t4", "loud"):
+                if draw.random() < rate:
+                    world.ask(tenant, tenant)
+            while flood and world.waiting("loud") < 100:
+                world.ask("loud", "loud")
+
+        world.run(steps, refill)
+        return world
+
+    calm, flooded = ask_for(2000, flood=False), ask_for(2000, flood=True)
+
+    def others(world: World) -> list[int]:
+        return sorted(wait for tenant, waits in world.waits.items() if tenant != "loud" for wait in waits)
+
+    before, after = others(calm), others(flooded)
+    assert after[len(after) * 99 // 100] <= 1.2 * before[len(before) * 99 // 100]
+    # Who asks for less than its share gets all of it.
+    assert len(after) >= 0.95 * len(before)
 
 
 def test_weights_are_shares(make_world: MakeWorld) -> None:

@@ -16,8 +16,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from adapters.errors import StoreUnavailable
 from lorikeet.v1 import adapters_pb2
 from lorikeet.v1 import inference_pb2 as pb
-from server.app import SERVICES, Front
+from server.app import Front
 from server.config import ServerConfig
+from server.listener import SERVICES
 from server.text import Text
 from tests.server.front.house import PATIENCE, READY, FakeLink, House, Loop, Open, batches, refused, script
 from tests.server.front.packs import upload

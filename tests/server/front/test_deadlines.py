@@ -70,7 +70,7 @@ def test_a_hopeless_request_is_refused_before_any_work(house: House) -> None:
     first = house.inference.Generate(pb.GenerateRequest(prompt="x"), timeout=PATIENCE)
     house.link.wait(lambda: len(house.link.submitted) == 1)
     for _ in range(MIN_WAITS):
-        house.front._inference._forecast.learn("default", 0, 30.0)
+        house.front._desk.forecast.learn("default", 0, 30.0)
     began = time.monotonic()
     refusal = refused(lambda: house.generate(timeout=5.0))
     assert (refusal.code, refusal.reason) == (Code.DEADLINE_EXCEEDED, "DEADLINE_UNREACHABLE")

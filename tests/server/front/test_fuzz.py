@@ -1,18 +1,24 @@
 """Whatever a request holds, the answer is a documented one, and never a fault of ours."""
 
+from pathlib import Path
+from typing import Any
+
 import grpc
 import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lorikeet.v1 import adapters_pb2
 from lorikeet.v1 import inference_pb2 as pb
 from server.engine.messages import Submit
 from server.errors import InvalidRequest
 from server.requests import Limits, check
 from server.wire import params_of
 from tests.server.front.house import PATIENCE, House, Item, batches
+from tests.server.front.packs import upload
 from tests.server.front.test_access import OURS, describe
 from tests.server.front.tiny import CONTEXT, VOCAB
 
@@ -139,3 +145,85 @@ def test_raw_bytes_at_every_rpc(house: House, data: bytes, method: str) -> None:
         list(answer) if found.server_streaming else None
     except grpc.RpcError as error:
         assert error.code() in allowed, (method, error)
+
+
+NAMES = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        ["stored", "stored@1", "stored@prod", "acme/stored", "../../etc/passwd", "a\x00", "a" * 200]
+    ),
+)
+
+
+def messages(kind: Descriptor, depth: int = 0) -> st.SearchStrategy:
+    """Messages of a type, with any of their fields set: names that mean something among those that do not."""
+    fields = {
+        field.name: values(field, depth) for field in kind.fields if depth < 3 or not field.message_type
+    }
+    made = GetMessageClass(kind)
+    return st.fixed_dictionaries({}, optional=fields).map(lambda given: made(**_one_of_each(kind, given)))
+
+
+def values(field: FieldDescriptor, depth: int) -> st.SearchStrategy:
+    found: dict[int, st.SearchStrategy] = {
+        FieldDescriptor.TYPE_STRING: NAMES,
+        FieldDescriptor.TYPE_BYTES: st.binary(max_size=40),
+        FieldDescriptor.TYPE_BOOL: st.booleans(),
+        FieldDescriptor.TYPE_FLOAT: FLOAT,
+        FieldDescriptor.TYPE_DOUBLE: st.floats(),
+        FieldDescriptor.TYPE_ENUM: st.integers(-1, 9),
+        FieldDescriptor.TYPE_UINT32: UINT32,
+        FieldDescriptor.TYPE_UINT64: st.integers(0, 2**64 - 1),
+        FieldDescriptor.TYPE_INT32: st.integers(-(2**31), 2**31 - 1),
+        FieldDescriptor.TYPE_INT64: st.integers(-(2**63), 2**63 - 1),
+    }
+    each = messages(field.message_type, depth + 1) if field.message_type else found[field.type]
+    return st.lists(each, max_size=3) if field.is_repeated else each
+
+
+def _one_of_each(kind: Descriptor, given: dict[str, Any]) -> dict[str, Any]:
+    """Of fields that exclude each other, the first."""
+    for group in kind.oneofs:
+        for field in [field.name for field in group.fields if field.name in given][1:]:
+            del given[field]
+    return given
+
+
+@pytest.fixture
+def stocked(house: House) -> House:
+    """With an adapter under a name and an alias that the messages know."""
+    house.adapters.Upload(iter(upload("stored")), timeout=PATIENCE)
+    shares = [{"version": 1, "weight": 1}]
+    house.adapters.SetAlias(adapters_pb2.SetAliasRequest(name="stored", alias="prod", shares=shares))
+    return house
+
+
+# What a call of one tenant's may come to, whatever it holds.
+ANSWERS = ALLOWED | {
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.DATA_LOSS,
+    # Of those that watch or warm what does not come.
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+@pytest.mark.parametrize("method", OURS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_messages_of_every_rpc(stocked: House, tmp_path: Path, method: str, data: Any) -> None:
+    """No INTERNAL, and no file but in the store."""
+    house = stocked
+    house.link.script = checked_answer
+    found = describe(method)
+    drawn = data.draw(st.lists(messages(found.input_type), min_size=1, max_size=3))
+    codecs = (drawn[0].__class__.SerializeToString, GetMessageClass(found.output_type).FromString)
+    shape = ("stream" if found.client_streaming else "unary", "stream" if found.server_streaming else "unary")
+    call = getattr(house.channel, "_".join(shape))(method, *codecs)
+    try:
+        answer = call(iter(drawn) if found.client_streaming else drawn[0], timeout=0.3)
+        list(answer) if found.server_streaming else None
+    except grpc.RpcError as error:
+        assert error.code() in ANSWERS, (method, error)
+    assert {path.name for path in tmp_path.iterdir()} == {"store0"}

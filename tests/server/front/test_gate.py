@@ -11,14 +11,16 @@ from google.rpc import error_details_pb2 as details_pb
 import adapters.errors
 import server.errors
 from adapters.errors import AdapterError, AdapterNotFound, InvalidAdapter
+from server.books import Books
 from server.caller import current_caller
-from server.errors import FrontError, InvalidRequest, NoSuchAdapter, QueueFull
+from server.errors import FrontError, InvalidRequest, NoSuchAdapter, QueueFull, Told
 from server.gate import Gate
 from server.identity.access import Access
 from server.identity.scopes import INFER
 from server.link import EngineLost
 from server.metrics import Metrics
 from server.status import TABLE, to_status
+from server.tenant_metrics import TenantMetrics
 from server.trace import NoSpans
 from tests.server.front.house import PATIENCE, Loop, refused
 
@@ -61,14 +63,14 @@ class Echo(grpc.GenericRpcHandler):
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics()
+    return Metrics(TenantMetrics(20))
 
 
 @pytest.fixture
 def calls(loop: Loop, metrics: Metrics) -> Any:
     async def start() -> tuple[grpc.aio.Server, int]:
         access = Access(rpcs={"e": dict.fromkeys(SHAPES, INFER)})
-        server = grpc.aio.server(interceptors=(Gate(metrics, access, NoSpans()),))
+        server = grpc.aio.server(interceptors=(Gate(access, Books(metrics, NoSpans())),))
         server.add_generic_rpc_handlers((Echo(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -124,16 +126,16 @@ def test_an_unknown_method(calls: Any, metrics: Metrics) -> None:
 
 
 def test_the_log_line(calls: Any, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "server.gate")
+    caplog.set_level("INFO", "server.books")
     calls["uu"](b"")
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "server.gate"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "server.books"]
     assert line.startswith("/e/uu OK ")
 
 
 def test_the_table_knows_every_error() -> None:
     for module, root in ((server.errors, FrontError), (adapters.errors, AdapterError)):
         for kind in vars(module).values():
-            if inspect.isclass(kind) and issubclass(kind, root) and kind not in (root, AdapterNotFound):
+            if inspect.isclass(kind) and issubclass(kind, root) and kind not in (root, AdapterNotFound, Told):
                 assert any(base in TABLE for base in kind.__mro__), kind
     assert EngineLost in TABLE
 

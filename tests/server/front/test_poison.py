@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.inference_pb2_grpc import InferenceStub
-from server.app import OPTIONS
 from server.identity.keys import KeyFile
 from server.identity.scopes import SCOPES
+from server.listener import OPTIONS
 from server.text import Text
 from tests.server.front.house import PATIENCE, House, Open, batches, script
 from tests.server.front.test_access import OURS
@@ -111,7 +111,7 @@ def test_metadata_above_its_limit_ends_the_call_alone(house: House) -> None:
 
 def test_the_limits_of_connections_are_the_documented_ones() -> None:
     options: dict[str, int] = dict(OPTIONS)
-    assert options["grpc.http2.min_recv_ping_interval_without_data_ms"] == 10_000
+    assert options["grpc.http2.min_ping_interval_without_data_ms"] == 10_000
     assert options["grpc.keepalive_permit_without_calls"] == 1
     assert options["grpc.keepalive_time_ms"] == 60_000
     assert options["grpc.max_receive_message_length"] == 4 << 20

@@ -53,7 +53,7 @@ def test_an_error_of_the_client_says_its_request_id(house: House) -> None:
 
 
 def test_ids_are_in_the_log(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "server.gate")
+    caplog.set_level("INFO", "server.books")
     house.inference.GetModel(pb.GetModelRequest(), metadata=SENT)
     house.loop.until(lambda: "request=order-42/a" in caplog.text)
 
