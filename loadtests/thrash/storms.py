@@ -10,7 +10,7 @@ from loadtests.drive.records import Run
 from loadtests.figures import LoadTestError
 from loadtests.measure.measures import measure
 from loadtests.scenario.place import Place
-from loadtests.scenario.play import provision_all
+from loadtests.scenario.provision import provision
 from loadtests.thrash.config import ThrashConfig
 from loadtests.workload.events import Workload
 from loadtests.workload.make import make
@@ -50,7 +50,7 @@ def play_storms(config: ThrashConfig, target: GrpcTarget, template: Path) -> lis
     """One after another, each against its own number of adapters, after all are uploaded."""
     loads = [workload_of(config, count) for count in config.counts]
     warm = replace(workload_of(config, config.room, WARM_SECONDS), seed=0)
-    provision_all([warm, *loads], Place(target, template, metrics=""))
+    provision([warm, *loads], Place(target, template, metrics=""))
     asked(warm, target)
     return [Storm.of(count, asked(load, target)) for count, load in zip(config.counts, loads, strict=True)]
 
