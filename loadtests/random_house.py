@@ -1,4 +1,4 @@
-"""A base and an adapter of random weights on disk, for servers that are started to be measured."""
+"""What stands beside a base of random weights on disk: its tokenizer, and adapters of random weights."""
 
 import json
 from collections.abc import Container
@@ -11,19 +11,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from loadtests.start import write_base
 from loadtests.synthetic import ADAPTER_SPREAD, config_of
 
 UNKNOWN = "t0"
-
-
-def write_house(model: str, rank: int, folder: Path) -> tuple[Path, Path]:
-    """The folders of base and adapter."""
-    base, adapter = folder / "base", folder / "adapter"
-    write_base(model, base)
-    write_tokenizer(config_of(model).vocab_size, base)
-    write_adapter(model, rank, adapter)
-    return base, adapter
 
 
 def write_tokenizer(vocab_size: int, folder: Path) -> None:
@@ -43,12 +33,12 @@ def write_adapter(
     drawn = (
         torch.randn(1 << 20, generator=torch.Generator().manual_seed(seed)).mul_(ADAPTER_SPREAD).bfloat16()
     )
-    tensors, targets = {}, set()
+    tensors, found = {}, set()
     for name, (rows, width) in config_of(model).linear_shapes().items():
         target = name.rpartition(".")[2]
         if only is not None and target not in only:
             continue
-        targets.add(target)
+        found.add(target)
         for part, shape in (("lora_A", (rank, width)), ("lora_B", (rows, rank))):
             size = shape[0] * shape[1]
             tensor = drawn.repeat(-(-size // drawn.numel()))[:size].view(shape).clone()
@@ -60,7 +50,7 @@ def write_adapter(
         "base_model_name_or_path": model,
         "r": rank,
         "lora_alpha": rank,
-        "target_modules": sorted(targets),
+        "target_modules": sorted(found),
         "bias": "none",
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))

@@ -18,6 +18,16 @@ from loadtests.synthetic import SHAPES, config_of
 from server.config import ServerConfig
 from server.engine.config import COUNT, check_options, option
 from server.engine_process import EngineProcess
+from server.kernels import bnb
+from server.kernels.nf4 import BLOCK
+
+NF4 = {
+    "quant_method": "bitsandbytes",
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": "bfloat16",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +102,24 @@ def no_compiled_kernels(folder: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def write_base(model: str, folder: Path) -> None:
-    """A checkpoint of random bfloat16 weights, a shard for each layer and one for the rest."""
+def write_base(model: str, folder: Path, quantization: str = "none") -> None:
+    """A checkpoint of random bfloat16 weights, a shard for each layer and one for the rest.
+
+    quantization: `none`, or `nf4` for linears as bitsandbytes packs and saves them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = config_of(model)
+    if quantization == "nf4":
+        config.source.quantization_config = NF4
     config.source.save_pretrained(folder)
     generator = torch.Generator(device := "cuda" if torch.cuda.is_available() else "cpu").manual_seed(0)
 
     def matrix(rows: int, columns: int) -> torch.Tensor:
         drawn = torch.randn(rows, columns, generator=generator, device=device, dtype=torch.bfloat16)
-        return drawn.mul_(columns**-0.5).cpu()
+        return drawn.mul_(columns**-0.5)
+
+    def linear(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        return packed(name, weight) if quantization == "nf4" else {name: weight}
 
     def ones() -> torch.Tensor:
         return torch.ones(config.hidden_size, dtype=torch.bfloat16)
@@ -113,18 +131,30 @@ def write_base(model: str, folder: Path) -> None:
     for layer in range(config.num_layers):
         prefix = f"model.layers.{layer}."
         tensors = {
-            f"{name}.weight": matrix(*shape)
+            saved: tensor
             for name, shape in config.linear_shapes().items()
             if name.startswith(prefix)
+            for saved, tensor in linear(f"{name}.weight", matrix(*shape)).items()
         }
         for name in ("input_layernorm", "post_attention_layernorm"):
             tensors[f"{prefix}{name}.weight"] = ones()
         weight_map |= _save(folder, f"layer-{layer}", tensors)
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    if device == "cuda":
+        # What drawing took is room for whoever reads this.
+        torch.cuda.empty_cache()
+
+
+def packed(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What bitsandbytes saves of a linear in NF4: its codes, and their scales beside them."""
+    codes, state = bnb.functional().quantize_4bit(
+        weight, blocksize=BLOCK, compress_statistics=True, quant_type="nf4"
+    )
+    return {name: codes, **{f"{name}.{part}": held for part, held in state.as_dict(packed=True).items()}}
 
 
 def _save(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     file = f"model-{name}.safetensors"
-    save_file(tensors, folder / file)
+    save_file({name: tensor.cpu() for name, tensor in tensors.items()}, folder / file)
     return dict.fromkeys(tensors, file)

@@ -41,6 +41,9 @@ class PrefillSpeed:
     quantization: str
     mix: str
     tokens_per_second: float
+    # Of one step.
+    prompts: int
+    tokens: int
 
 
 @dataclass
@@ -78,7 +81,8 @@ def measure(config: StepConfig, quantization: str, results: Results) -> None:
         floor = _floor(config, bench, batch, mix) / results.bandwidth
         results.steps.append(StepTime(quantization, batch, mix, seconds * 1e3, host * 1e3, floor * 1e3))
     for mix in config.mix_names if config.prefill else ():
-        results.prefills.append(PrefillSpeed(quantization, mix, bench.prefill(mix)))
+        count, tokens = bench.prefill_shape
+        results.prefills.append(PrefillSpeed(quantization, mix, bench.prefill(mix), count, tokens))
     results.adapter_bytes = bench.adapters.num_bytes
     results.adapter_copy_ms = bench.copy_seconds() * 1e3
     results.bus_copy_ms = bench.bus_seconds() * 1e3

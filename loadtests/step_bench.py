@@ -93,17 +93,22 @@ class Bench:
     def _engine_of(self, mix: str) -> InProcess:
         return self._bare if mix == "off" else self._engine
 
+    @property
+    def prefill_shape(self) -> tuple[int, int]:
+        """Prompts of a full step, and the tokens of all together."""
+        count = min(MOST_PROMPTS, max(self.batches))
+        return count, self._config.prefill // count * count
+
     def prefill(self, mix: str) -> float:
         """Tokens a second of one full step of prompts."""
-        count = min(MOST_PROMPTS, max(self.batches))
-        length = self._config.prefill // count
-        prompts = self._prompts(count, length)
+        count, tokens = self.prefill_shape
+        prompts = self._prompts(count, tokens // count)
         times = []
         for _ in range(self._config.repeats + 1):
             begun = time.perf_counter()
             self._engine_of(mix).tokens(prompts, digests(mix, count), 1)
             times.append(time.perf_counter() - begun)
-        return count * length / min(times[1:])
+        return tokens / min(times[1:])
 
     def agreement(self) -> Agreement:
         """With plain torch over the same weights, and with what float32 makes of them."""

@@ -51,7 +51,7 @@ ADAPTER_SPREAD = 0.02
 
 def config_of(shape: str) -> ModelConfig:
     hf = LlamaConfig(
-        **SHAPES[shape],
+        **SHAPES[shape.lower()],
         max_position_embeddings=MAX_CONTEXT,
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
     )

@@ -68,6 +68,7 @@ def drive(
         records=records,
         uploads=uploads,
         cpu_seconds=sum(each.cpu_seconds for each in done),
+        processes=config.processes,
     )
 
 

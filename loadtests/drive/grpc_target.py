@@ -61,6 +61,7 @@ class GrpcConnection:
             sampling=inference_pb2.Sampling(
                 max_new_tokens=request.answer_tokens, ignore_eos=True, seed=request.index
             ),
+            session_id=request.session or None,
         )
         metadata = self._metadata.get(request.tenant, ())
         with self._channels.stub() as stub:

@@ -34,6 +34,7 @@ class Record:
     load_seconds: float = math.nan
     version: str = ""
     digest: str = ""
+    session: str = ""
 
     @classmethod
     def of(cls, request: Request) -> "Record":
@@ -44,6 +45,7 @@ class Record:
             request.prompt_tokens,
             request.answer_tokens,
             request.at,
+            session=request.session,
         )
 
     @property
@@ -57,8 +59,18 @@ class Record:
 
     @property
     def is_cold(self) -> bool | None:
-        """Whether its adapter had to be brought to the device first; None if the server does not say."""
-        return None if math.isnan(self.load_seconds) else self.load_seconds > 0
+        """Whether its adapter had to be brought to the device first; None for the base or an unsaid one."""
+        return None if not self.adapter or math.isnan(self.load_seconds) else self.load_seconds > 0
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the driver stopped waiting for its end."""
+        return self.outcome == UNFINISHED and not math.isnan(self.end)
+
+    @property
+    def waited(self) -> float:
+        """Seconds to the first token; where none had come when it was cut off, to then: it took no less."""
+        return self.end - self.scheduled if self.is_cut_off and not self.times else self.first_token
 
     @property
     def first_token(self) -> float:
@@ -101,9 +113,25 @@ class MetricSample:
     resident: tuple[str, ...] = ()
 
 
+@dataclass(slots=True)
+class Shift:
+    """An alias pointed anew, called at `begun` and in force at `done`, in seconds after the start.
+
+    parts: of the requests that each role is to get; roles: which version (`name@2`) has which.
+    """
+
+    begun: float
+    done: float
+    parts: dict[str, float]
+    roles: dict[str, str]
+
+
 @dataclass
 class Run:
-    """duration: in which requests were due; started_at: of the epoch; cpu_seconds: the driver's own."""
+    """duration: in which requests were due; started_at: of the epoch.
+
+    cpu_seconds, processes: the driver's own.
+    """
 
     name: str
     target: str
@@ -113,5 +141,7 @@ class Run:
     records: list[Record]
     uploads: list[UploadRecord] = field(default_factory=list)
     metrics: list[MetricSample] = field(default_factory=list)
+    shifts: list[Shift] = field(default_factory=list)
     weights: dict[str, float] = field(default_factory=dict)
     cpu_seconds: float = 0.0
+    processes: int = 1

@@ -7,12 +7,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from loadtests.drive.records import MetricSample, Record, Run, UploadRecord
+from loadtests.drive.records import MetricSample, Record, Run, Shift, UploadRecord
 from loadtests.figures import LoadTestError, finite
 
 SUFFIXES = (".jsonl", ".parquet")
 _NAN_FIELDS = ("sent", "end", "load_seconds")
-_HEAD = ("name", "target", "seed", "duration", "started_at", "weights", "cpu_seconds")
+_HEAD = ("name", "target", "seed", "duration", "started_at", "weights", "cpu_seconds", "processes")
 
 
 def save(run: Run, file: Path) -> None:
@@ -21,6 +21,7 @@ def save(run: Run, file: Path) -> None:
     head = {name: getattr(run, name) for name in _HEAD}
     head["uploads"] = [finite(asdict(upload)) for upload in run.uploads]
     head["metrics"] = [asdict(sample) for sample in run.metrics]
+    head["shifts"] = [asdict(shift) for shift in run.shifts]
     rows = map(_row, run.records)
     if file.suffix == ".parquet":
         _write_parquet(head, list(rows), file)
@@ -35,7 +36,9 @@ def load(file: Path) -> Run:
         head, rows = _read_parquet(file) if file.suffix == ".parquet" else _read_lines(file)
         uploads = [UploadRecord(**_with_nan(upload)) for upload in head.pop("uploads")]
         metrics = [MetricSample(m["at"], m["values"], tuple(m["resident"])) for m in head.pop("metrics")]
-        return Run(**head, records=[_record(row) for row in rows], uploads=uploads, metrics=metrics)
+        shifts = [Shift(**shift) for shift in head.pop("shifts", [])]
+        records = [_record(row) for row in rows]
+        return Run(**head, records=records, uploads=uploads, metrics=metrics, shifts=shifts)
     except (ValueError, KeyError, TypeError) as error:
         raise LoadTestError(f"{file} holds no run: {error}") from error
 

@@ -84,6 +84,8 @@ async def _run(pipe: Pipe, shard: Shard, connection: Connection, served: Served,
     telling = asyncio.create_task(_tell(pipe, loop))
     try:
         records, uploads = await loop.run(shard.requests, shard.uploads)
+        # The last word, which would come too late from a timer.
+        pipe.send(loop.progress)
         return Done(records, uploads, time.process_time() - before)
     finally:
         telling.cancel()

@@ -48,6 +48,12 @@ def figures_of(m: Measures) -> dict[str, float]:
         "backlog": float(m.backlog),
         "fairness_deviation": m.fairness.deviation,
         "fairness_jain": m.fairness.jain,
+        "rollout_worst_part": m.rollout.worst_part,
+        "rollout_surprise": m.rollout.surprise,
+        "rollout_split_sessions": m.rollout.split,
+        "rollout_returns": m.rollout.returns,
+        "rollout_first_token_step": m.rollout.first_token_step,
+        "rollout_per_token_step": m.rollout.per_token_step,
         "failed_uploads": float(sum(m.uploads.values()) - m.uploads.get("ok", 0)),
         "uploads": float(sum(m.uploads.values())),
     }

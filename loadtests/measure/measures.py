@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from loadtests.drive.records import MetricSample, Record, Run
 from loadtests.measure.fairness import Fairness, fairness
 from loadtests.measure.percentiles import Spread
+from loadtests.measure.rollout import Rollout, rollout
 from server.engine.config import check_options, option
 
-# A driver that sends later than this at p99 measures itself.
+# A driver that sends later than this at p99 measures itself, and so does one that is busier than this.
 LATE_SECONDS = 0.01
+MOST_BUSY = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +40,12 @@ class Objective:
 class Measures:
     """Seconds, and rates a second. Latencies count from when a request was due, failed ones left out.
 
+    Whoever was cut off counts with what it had waited by then, so that no percentile is less than it is.
     request_throughput, token_throughput: of what was given out while requests were due.
     inter_token: a sample for each token after an answer's first message: the message's gap over its tokens.
-    cold_share: of those answers of which the server says so, the part that had to wait for its adapter.
+    cold_share: of the adapters' answers of which the server says so, the part that had to wait for its own.
     adapter_loads: that the server counted; nan if nobody watched its metrics.
-    driver_cores: processors that the driver itself kept busy, on average.
+    driver_cores: processors that the driver itself kept busy, on average, with so many processes.
     broken: answers that had begun and came to no good end.
     longest_gap: of each answer, the longest time between two messages.
     drift: medians of the last third of the time over those of the first.
@@ -65,12 +68,14 @@ class Measures:
     cold_share: float
     adapter_loads: float
     driver_cores: float
+    driver_processes: int
     short_answers: int
     broken: int
     most_in_flight: int
     backlog: int
     drift: Mapping[str, float]
     fairness: Fairness
+    rollout: Rollout
     objective: Objective
     uploads: Mapping[str, int] = field(default_factory=dict)
 
@@ -82,7 +87,7 @@ class Measures:
     def is_sound(self) -> bool:
         """Whether the driver kept its own schedule; if not, the figures are the driver's as well."""
         late = self.lateness.largest if math.isnan(self.lateness.p99) else self.lateness.p99
-        return not late > LATE_SECONDS
+        return not late > LATE_SECONDS and self.driver_cores <= MOST_BUSY * self.driver_processes
 
 
 def measure(run: Run, objective: Objective | None = None) -> Measures:
@@ -91,6 +96,7 @@ def measure(run: Run, objective: Objective | None = None) -> Measures:
         raise ValueError("a run without requests has no figures")
     objective = objective or Objective()
     ok = [record for record in run.records if record.is_ok]
+    heard = [record for record in run.records if record.is_ok or record.is_cut_off]
     good, fair = sum(map(objective.holds, run.records)), fairness(run)
     colds = [record.is_cold for record in ok if record.is_cold is not None]
     in_flight = in_flight_at(run.records)
@@ -98,12 +104,12 @@ def measure(run: Run, objective: Objective | None = None) -> Measures:
         requests=len(run.records),
         offered_rate=len(run.records) / run.duration,
         outcomes=dict(Counter(record.outcome for record in run.records)),
-        first_token=Spread.of([record.first_token for record in ok]),
+        first_token=Spread.of([record.waited for record in heard]),
         cold_first_token=Spread.of([record.first_token for record in ok if record.is_cold]),
         warm_first_token=Spread.of([record.first_token for record in ok if record.is_cold is False]),
-        inter_token=Spread.of(inter_token(ok)),
-        longest_gap=Spread.of([float(np.diff(r.times).max()) for r in ok if len(r.times) > 1]),
-        latency=Spread.of([record.latency for record in ok]),
+        inter_token=Spread.of(inter_token(heard)),
+        longest_gap=Spread.of([float(np.diff(r.times).max()) for r in heard if len(r.times) > 1]),
+        latency=Spread.of([record.latency for record in heard]),
         lateness=Spread.of([record.lateness for record in run.records]),
         good_share=good / len(run.records),
         goodput=good / run.duration,
@@ -111,7 +117,8 @@ def measure(run: Run, objective: Objective | None = None) -> Measures:
         token_throughput=sum(fair.served.values()) / run.duration,
         cold_share=sum(colds) / len(colds) if colds else math.nan,
         adapter_loads=counted(run.metrics, "adapter_loads_total"),
-        driver_cores=run.cpu_seconds / max(run.duration, *(r.end for r in ok), 1e-9),
+        driver_cores=run.cpu_seconds / max([run.duration, *(record.end for record in heard)]),
+        driver_processes=run.processes,
         short_answers=sum(record.tokens < record.asked_tokens for record in ok),
         broken=sum(not record.is_ok and len(record.times) > 0 for record in run.records),
         most_in_flight=int(in_flight[1].max(initial=0)),
@@ -121,6 +128,7 @@ def measure(run: Run, objective: Objective | None = None) -> Measures:
             "inter_token_p50": _drift(run, lambda record: record.per_token),
         },
         fairness=fair,
+        rollout=rollout(run),
         objective=objective,
         uploads=dict(Counter(upload.outcome for upload in run.uploads)),
     )

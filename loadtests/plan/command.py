@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,19 +11,24 @@ from loadtests.drive.records import Run
 from loadtests.drive.store import load
 from loadtests.figures import finite, print_table
 from loadtests.measure.measures import measure
-from loadtests.plan.estimate import Estimate, Room, estimate, room_of
+from loadtests.plan.estimate import Estimate, Room, estimate, popularity, room_of
 from loadtests.plan.options import PlanOptions
 from loadtests.plan.steps import StepTable
+
+# Alike, and nearly all for one.
+ALPHAS = (1e-6, 8.0)
 
 
 def run(options: PlanOptions) -> int:
     """0 if the load fits."""
-    table, room = StepTable.read(Path(options.step), options.quantization), room_of(options)
+    table = StepTable.find(options.step, options.model, options.quantization)
+    room = room_of(options)
     found = estimate(options, table, room)
-    report(options, room, found)
+    report(options, table, room, found)
     errors = {}
-    if options.measured:
-        errors = against(options, table, room, load(Path(options.measured)))
+    for file in filter(None, options.measured.split(",")):
+        errors[file] = against(options, table, room, load(Path(file)))
+    if errors:
         print_errors(errors)
     if options.json:
         figures = {"room": asdict(room), "estimate": asdict(found), "errors": errors}
@@ -30,7 +36,7 @@ def run(options: PlanOptions) -> int:
     return 0 if found.fits else 1
 
 
-def report(options: PlanOptions, room: Room, found: Estimate) -> None:
+def report(options: PlanOptions, table: StepTable, room: Room, found: Estimate) -> None:
     sizes = [
         ("base", _gib(room.base), ""),
         ("adapters", _gib(room.adapter_memory), f"{room.adapters:,} of rank {options.rank} at once"),
@@ -52,18 +58,22 @@ def report(options: PlanOptions, room: Room, found: Estimate) -> None:
         f"{options.tenants:,} tenants, {options.rate:g} requests/s of {options.prompt:g} + {options.answer:g}"
     )
     print_table(f"{asked} tokens: {'fits' if found.fits else 'DOES NOT FIT'}", ("on average", ""), rows)
+    print(f"from the steps of {table.device or 'an unnamed device'}")
 
 
 def against(options: PlanOptions, table: StepTable, room: Room, run: Run) -> dict[str, dict[str, float]]:
     """What would have been said of that run's load, beside what was measured; error: the part it is off."""
     measures = measure(run)
     count = len(run.records)
+    asked = [(record.tenant, record.adapter) for record in run.records if record.adapter]
     same = replace(
         options,
         rate=measures.offered_rate,
         prompt=sum(record.prompt_tokens for record in run.records) / count,
         answer=sum(record.asked_tokens for record in run.records) / count,
-        tenants=max(1, len({record.adapter for record in run.records if record.adapter})),
+        base_share=1 - len(asked) / count,
+        tenants=max(1, len(set(asked))),
+        alpha=alpha_of(asked),
     )
     found = estimate(same, table, room)
     in_flight = sum(r.latency for r in run.records if r.is_ok) / run.duration
@@ -78,12 +88,25 @@ def against(options: PlanOptions, table: StepTable, room: Room, run: Run) -> dic
     }
 
 
-def print_errors(errors: dict[str, dict[str, float]]) -> None:
+def alpha_of(asked: Sequence[object]) -> float:
+    """The exponent of the zipf's law under which so many of them are the most frequent one, by halving."""
+    counts = Counter(asked)
+    top = max(counts.values(), default=1) / max(1, len(asked))
+    low, high = ALPHAS
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if popularity(max(1, len(counts)), middle)[0] < top else (low, middle)
+    return high
+
+
+def print_errors(errors: dict[str, dict[str, dict[str, float]]]) -> None:
     rows = [
-        (name, f"{e['estimate']:.4g}", f"{e['measured']:.4g}", f"{e['error']:+.0%}")
-        for name, e in errors.items()
+        (Path(file).stem, name, f"{e['estimate']:.4g}", f"{e['measured']:.4g}", f"{e['error']:+.0%}")
+        for file, each in errors.items()
+        for name, e in each.items()
     ]
-    print_table("The estimate of the measured run", ("on average", "estimate", "measured", "off by"), rows)
+    columns = ("run", "on average", "estimate", "measured", "off by")
+    print_table("The estimates of measured runs", columns, rows)
 
 
 def _gib(size: float) -> str:

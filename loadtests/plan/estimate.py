@@ -1,12 +1,17 @@
-"""The arithmetic. Requests under way n, a step's time s(n), prompts' part of all time u:
+"""The arithmetic: requests come by chance, and everything that runs shares one step after another.
 
-n = rate * answer * s(n) / (1 - u)        u = rate * prompt / prefill
+step(n) = decode(n) / (1 - u)       u = rate * prompt * (seconds of a prompt's token), part of all time
+n = rate * (answer * step(n + 1) + prompt * (seconds of a prompt's token))
+
+The last is Little's law; who looks from inside sees n others and itself.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loadtests.floors import step_bytes
 from loadtests.plan.options import PlanOptions
@@ -70,35 +75,107 @@ def room_of(options: PlanOptions) -> Room:
 
 def estimate(options: PlanOptions, table: StepTable, room: Room) -> Estimate:
     """inf where the load does not fit."""
-    most = _most_running(options, table, room)
-    most_rate = _rate(most, options, table)
-    running = _running(options, table, most) if options.rate <= most_rate else math.inf
+    load = _Load(options, table)
+    most = most_running(options, table, room)
+    most_rate = _highest(lambda rate: load.at(rate).running_with(most) <= most, options.rate)
     cold = 1 - resident_share(options.tenants, options.alpha, room.adapters)
-    if math.isinf(running):
-        return Estimate(running, math.inf, math.inf, most_rate, cold)
-    per_token = running / (options.rate * options.answer)
-    # A prompt begins with the next step, and waits for its adapter where that is not there.
-    first_token = per_token / 2 + options.prompt / table.prefill + cold * table.load
-    return Estimate(running, per_token, first_token, most_rate, cold)
+    if options.rate > most_rate:
+        return Estimate(math.inf, math.inf, math.inf, most_rate, cold)
+    running = load.running_with(most)
+    wait = queue_seconds(running, most, running / options.rate)
+    first = wait + load.first_token(running) + cold * table.load + options.front_ms / 1e3
+    per_token = load.step(running + 1)
+    under_way = options.rate * (first + (options.answer - 1) * per_token)
+    return Estimate(under_way, per_token, first, most_rate, cold)
 
 
-def _most_running(options: PlanOptions, table: StepTable, room: Room) -> float:
+def most_running(options: PlanOptions, table: StepTable, room: Room) -> float:
     """What the measured batches, the server's limit and the cache allow, contexts being half answered."""
     context = options.prompt + options.answer / 2
     return min(options.max_running, table.batches[-1], room.cache_tokens / context)
 
 
-def _rate(running: float, options: PlanOptions, table: StepTable) -> float:
-    """At which so many requests are under way: the first equation, solved for the rate."""
-    return running / (options.answer * table.step(running) + running * options.prompt / table.prefill)
+@dataclass(frozen=True)
+class _Load:
+    """What steps take under this load."""
+
+    options: PlanOptions
+    table: StepTable
+
+    def at(self, rate: float) -> "_Load":
+        return _Load(replace(self.options, rate=rate), self.table)
+
+    @property
+    def prompts_part(self) -> float:
+        """Of all time."""
+        return self.options.rate * self.options.prompt * self.table.prompt_token
+
+    def step(self, batch: float) -> float:
+        """Mean seconds from one token to the next of a batch, with the prompts that come in between."""
+        o = self.options
+        adapters = different(o.tenants, o.alpha, batch) * (1 - o.base_share)
+        return self.table.step(batch, adapters) / max(1e-9, 1 - self.prompts_part)
+
+    def running_with(self, most: float) -> float:
+        """Requests in a step, where they are at most so many: the second equation, by halving. inf: more."""
+        if self.prompts_part >= 1 or self._asked_of(most) > most:
+            return math.inf
+        low, high = 0.0, most
+        for _ in range(_SEARCHES):
+            middle = (low + high) / 2
+            is_more = self._asked_of(min(middle + 1, most)) > middle
+            low, high = (middle, high) if is_more else (low, middle)
+        return high
+
+    def _asked_of(self, batch: float) -> float:
+        """Seconds of requests that come in a second, in steps of this batch."""
+        o = self.options
+        return o.rate * (o.answer * self.step(batch) + o.prompt * self.table.prompt_token)
+
+    def first_token(self, running: float) -> float:
+        """What is left of the step that is under way, if one is, and the step with the prompt.
+
+        A long step is more likely to be met than a short one, and more prompts have come in it.
+        """
+        o, is_busy = self.options, 1 - math.exp(-running)
+        own = o.prompt * self.table.prompt_token
+        longer = o.rate * own**2
+        left = (self.step(max(1.0, running)) + longer) / 2
+        return is_busy * (left + o.rate * own * longer) + self.step(running + 1) + own
 
 
-def _running(options: PlanOptions, table: StepTable, most: float) -> float:
-    low, high = 0.0, most
+def _highest(keeps: Callable[[float], bool], start: float) -> float:
+    """The largest number that keeps, by doubling and halving."""
+    low, high = 0.0, start
+    while keeps(high):
+        low, high = high, 2 * high
     for _ in range(_SEARCHES):
         middle = (low + high) / 2
-        low, high = (middle, high) if _rate(middle, options, table) < options.rate else (low, middle)
-    return high
+        low, high = (middle, high) if keeps(middle) else (low, middle)
+    return low
+
+
+def queue_seconds(running: float, places: float, seconds: float) -> float:
+    """Mean wait for one of so many places that are each held for so long: Erlang's second formula."""
+    count = int(places)
+    if running >= count:
+        return seconds
+    blocked = 1.0
+    for place in range(1, count + 1):
+        blocked = running * blocked / (place + running * blocked)
+    waits = blocked / (1 - running / count * (1 - blocked))
+    return waits * seconds / (count - running)
+
+
+def popularity(adapters: int, alpha: float) -> NDArray[np.float64]:
+    """[adapters]: the part of the requests that each gets, by zipf's law."""
+    shares = np.arange(1, adapters + 1) ** -alpha
+    return np.asarray(shares / shares.sum())
+
+
+def different(adapters: int, alpha: float, batch: float) -> float:
+    """How many different adapters a batch has, on average."""
+    return float((1 - (1 - popularity(adapters, alpha)) ** batch).sum())
 
 
 def resident_share(adapters: int, alpha: float, held: int) -> float:
@@ -108,8 +185,7 @@ def resident_share(adapters: int, alpha: float, held: int) -> float:
     """
     if held >= adapters:
         return 1.0
-    shares = np.arange(1, adapters + 1) ** -alpha
-    shares /= shares.sum()
+    shares = popularity(adapters, alpha)
     low, high = 0.0, 1.0
     while (1 - np.exp(-shares * high)).sum() < held:
         high *= 2

@@ -3,48 +3,83 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from loadtests.figures import LoadTestError
 
+TABLES = Path(__file__).parent / "tables"
+
 
 @dataclass(frozen=True)
 class StepTable:
-    """batches [n] ascending, seconds [n]: of a decode step with an adapter each. prefill: tokens a second.
+    """batches [n] ascending; seconds [n]: of a decode step with an adapter each; bare [n]: with none.
 
+    prompt_token: seconds that one token of a prompt adds to the step that it is in.
     load: seconds to bring one adapter from host memory.
     """
 
     batches: tuple[int, ...]
     seconds: tuple[float, ...]
-    prefill: float
+    bare: tuple[float, ...]
+    prompt_token: float
     load: float
+    device: str = ""
 
-    def step(self, batch: float) -> float:
-        """Between measured batches in proportion; a batch below the smallest takes as long as that."""
-        return float(np.interp(batch, self.batches, self.seconds))
+    def step(self, batch: float, adapters: float | None = None) -> float:
+        """Between measured figures in proportion, for the adapters too; below the smallest batch as there.
+
+        adapters: different ones among them, each its own unless told.
+        """
+        each, none = (float(np.interp(batch, self.batches, row)) for row in (self.seconds, self.bare))
+        part = 1.0 if adapters is None else min(1.0, adapters / batch) if batch else 0.0
+        return none + (each - none) * part
+
+    @classmethod
+    def find(cls, step: str, model: str, quantization: str) -> Self:
+        """The file that was named, or the one of ours for this base. Raises LoadTestError."""
+        ours = sorted(TABLES.glob(f"*-{model.lower()}-{quantization}.json"))
+        if not step and not ours:
+            raise LoadTestError(
+                f"--step: there are no steps of {model} in {quantization} here: measure the device first"
+                f" (lorikeet loadtest step --model {model} --quantizations {quantization} --json FILE)"
+            )
+        return cls.read(Path(step) if step else ours[0], quantization)
 
     @classmethod
     def read(cls, file: Path, quantization: str) -> Self:
         """Raises LoadTestError for a file without such steps."""
         try:
             results = json.loads(file.read_text())
-            steps = sorted(
-                (each["batch"], each["step_ms"] / 1e3)
-                for each in results["steps"]
-                if (each["quantization"], each["mix"]) == (quantization, "all")
+            each = _steps(results, quantization, "all")
+            bare = _steps(results, quantization, "none") or each
+            batches, seconds = zip(*sorted(each.items()), strict=True)
+            return cls(
+                batches,
+                seconds,
+                tuple(float(np.interp(b, sorted(bare), [bare[n] for n in sorted(bare)])) for b in batches),
+                _prompt_token(results, quantization, dict(each)),
+                results["adapter_copy_ms"] / 1e3,
+                results.get("device", ""),
             )
-            prefill = next(
-                each["tokens_per_second"]
-                for each in results["prefills"]
-                if (each["quantization"], each["mix"]) == (quantization, "all")
-            )
-            batches, seconds = zip(*steps, strict=True)
-            return cls(batches, seconds, prefill, results["adapter_copy_ms"] / 1e3)
         except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise LoadTestError(
                 f"{file} holds no steps and prefill of {quantization} with an adapter each; measure them with"
-                f" lorikeet loadtest step --quantizations {quantization} --mixes all --json {file}"
+                f" lorikeet loadtest step --quantizations {quantization} --mixes none,all --json {file}"
             ) from error
+
+
+def _steps(results: dict[str, Any], quantization: str, mix: str) -> dict[int, float]:
+    """Batch -> seconds."""
+    found = [s for s in results["steps"] if (s["quantization"], s["mix"]) == (quantization, mix)]
+    return {step["batch"]: step["step_ms"] / 1e3 for step in found}
+
+
+def _prompt_token(results: dict[str, Any], quantization: str, steps: dict[int, float]) -> float:
+    """A step with prompts takes what one of as many answers takes, and more for each token."""
+    prefill = next(p for p in results["prefills"] if (p["quantization"], p["mix"]) == (quantization, "all"))
+    batches = sorted(steps)
+    decode = float(np.interp(prefill["prompts"], batches, [steps[batch] for batch in batches]))
+    whole = prefill["tokens"] / prefill["tokens_per_second"]
+    return float(max(whole - decode, whole / 10) / prefill["tokens"])

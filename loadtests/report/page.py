@@ -4,14 +4,30 @@ import time
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
+from importlib.util import find_spec
 
 from loadtests.drive.records import Run
 from loadtests.measure.compare import Change
 from loadtests.measure.measures import Measures
-from loadtests.report import plots
-from loadtests.report.terminal import COLUMNS, facts, milliseconds, spread_row, spreads, tenants, warnings
+from loadtests.report.terminal import (
+    COLUMNS,
+    STAGE_COLUMNS,
+    facts,
+    milliseconds,
+    spread_row,
+    spreads,
+    stages,
+    tenants,
+    warnings,
+)
 
 Row = Sequence[str]
+
+NO_PLOTS = "matplotlib is not installed (pip install 'lorikeet[loadtests]'): pages have no plots."
+
+
+def has_plots() -> bool:
+    return find_spec("matplotlib") is not None
 
 
 def run_page(run: Run, measures: Measures, bars: Sequence[Row] = ()) -> str:
@@ -23,16 +39,22 @@ def run_page(run: Run, measures: Measures, bars: Sequence[Row] = ()) -> str:
         _table("Bars", ("figure", "value", "goal", ""), bars),
         _table("Latency", COLUMNS, latencies),
         _table("Load", ("", ""), list(facts(measures).items())),
-        _plot("First token over time", plots.latency_over_time([run])),
-        _plot("Distributions", plots.distributions([run])),
-        _plot("In flight", plots.load_over_time([run])),
-        _plot("Tokens by tenant", plots.tenants_over_time(run)),
+        _table("The alias", STAGE_COLUMNS, stages(measures)),
     ]
     if len(measures.fairness.asked) > 1:
-        parts.insert(4, _table("Tenants", ("tenant", "asked", "served", "owed"), tenants(measures)))
-    if any(sample.resident for sample in run.metrics):
-        parts.append(_plot("Adapters on the device", plots.residency(run)))
-    return _page(run.name, _subtitle(run, measures), parts)
+        parts.append(_table("Tenants", ("tenant", "asked", "served", "owed"), tenants(measures)))
+    return _page(run.name, _subtitle(run, measures), parts + _plots_of_both([run]) + _plots_of_one(run))
+
+
+def summary_page(title: str, subtitle: str, columns: Row, rows: Sequence[Row], links: Sequence[str]) -> str:
+    """rows: of which the first column leads to the page beside this one that is named in links, if one is."""
+    table = _table(title, columns, rows)
+    for row, link in zip(rows, links, strict=True):
+        if link:
+            table = table.replace(
+                f"<td>{escape(row[0])}</td>", f'<td><a href="{link}">{escape(row[0])}</a></td>'
+            )
+    return _page(title, subtitle, [table])
 
 
 def comparison_page(
@@ -44,12 +66,35 @@ def comparison_page(
     parts = [
         _table("Verdicts", CHANGE_COLUMNS, [change_row(change) for change in changes]),
         _table("Load", ("", "A", "B"), rows),
-        _plot("First token over time", plots.latency_over_time(both)),
-        _plot("Distributions", plots.distributions(both)),
-        _plot("In flight", plots.load_over_time(both)),
+        *_plots_of_both(both),
     ]
     subtitles = [f"{letter}: {_subtitle(r, m)}" for letter, r, m in zip("AB", both, measures, strict=True)]
     return _page(f"{before.name}, twice", "\n".join(subtitles), parts)
+
+
+def _plots_of_both(runs: Sequence[Run]) -> list[str]:
+    """Of one run, or of two in the same plots; a sentence where there are none."""
+    if not has_plots():
+        return [f'<p class="warning">{escape(NO_PLOTS)}</p>']
+    # matplotlib takes a second to come, and may be missing.
+    from loadtests.report import plots
+
+    return [
+        _plot("First token over time", plots.latency_over_time(runs)),
+        _plot("Distributions", plots.distributions(runs)),
+        _plot("In flight", plots.load_over_time(runs)),
+    ]
+
+
+def _plots_of_one(run: Run) -> list[str]:
+    if not has_plots():
+        return []
+    from loadtests.report import plots
+
+    parts = [_plot("Tokens by tenant", plots.tenants_over_time(run))]
+    if any(sample.resident for sample in run.metrics):
+        parts.append(_plot("Adapters on the device", plots.residency(run)))
+    return parts
 
 
 CHANGE_COLUMNS = ("figure", "A", "B", "B over A", "99 of 100 draws", "")

@@ -52,7 +52,7 @@ def render(draw: Draw, height: float = 2.8) -> str:
 def latency_over_time(runs: Sequence[Run]) -> str:
     def draw(axes: Axes) -> None:
         for run, color in zip(runs, COLORS, strict=False):
-            found = [(r.scheduled, r.first_token * 1e3) for r in run.records if r.is_ok]
+            found = [(r.scheduled, r.waited * 1e3) for r in run.records if r.is_ok or r.is_cut_off]
             axes.scatter(*_columns(found), s=12, alpha=0.5, color=color, linewidths=0, rasterized=True)
             axes.plot(*_medians(found), color=color, label=f"{_label(run, runs)}median")
             failed = [r.scheduled for r in run.records if not r.is_ok]

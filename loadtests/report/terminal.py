@@ -28,6 +28,8 @@ def print_measures(run: Run, measures: Measures) -> None:
         print_table(
             "Tokens while requests were due", ("tenant", "asked", "served", "owed"), tenants(measures)
         )
+    if measures.rollout.stages:
+        print_table("The alias", STAGE_COLUMNS, stages(measures))
     for warning in warnings(measures):
         print(warning)
 
@@ -89,13 +91,31 @@ def tenants(m: Measures) -> list[tuple[str, ...]]:
     return [(t, f"{f.asked[t]:,}", f"{f.served[t]:,}", f"{f.owed[t]:,.0f}") for t in sorted(f.asked)]
 
 
+STAGE_COLUMNS = ("from s", "requests", "wanted", "got", "first token p50 ms", "per token p50 ms")
+
+
+def stages(m: Measures) -> list[tuple[str, ...]]:
+    """What each stage of a rollout was to share out, and what it did."""
+    return [
+        (
+            f"{stage.shift.done:.1f}",
+            f"{len(stage.records):,}",
+            ", ".join(f"{role} {part:.0%}" for role, part in stage.shift.parts.items()),
+            ", ".join(f"{role} {stage.part(role):.1%}" for role in stage.shift.parts),
+            milliseconds(stage.median(lambda record: record.first_token)),
+            milliseconds(stage.median(lambda record: record.per_token)),
+        )
+        for stage in m.rollout.stages
+    ]
+
+
 def warnings(m: Measures) -> list[str]:
     """What makes the figures less than they seem."""
     found = []
     if not m.is_sound:
         found.append(
-            "The driver sent requests late: these figures hold its own queue as well. More --processes,"
-            " or another machine."
+            "The driver sent requests late or had no time to spare: these figures hold its own queue as well."
+            " More --processes, or another machine."
         )
     if m.broken:
         found.append(f"{m.broken:,} answers had begun and came to no good end.")

@@ -10,8 +10,10 @@ from loadtests.measure.figures import figures_of
 from loadtests.measure.measures import Measures, measure
 from loadtests.report.terminal import live, milliseconds
 from loadtests.scenario.options import ABOVE_ZERO, RunOptions
-from loadtests.scenario.place import Place, placed
-from loadtests.scenario.play import provision_all, run_once
+from loadtests.scenario.place import Place
+from loadtests.scenario.placed import placed
+from loadtests.scenario.play import require_playable, run_once
+from loadtests.scenario.provision import provision
 from loadtests.scenario.spec import Scenario, read_scenario
 from loadtests.workload.make import make
 from server.engine.config import COUNT, option
@@ -59,7 +61,7 @@ def run(name: str, options: CapacityOptions) -> int:
     if scenario.workload.arrivals.kind == "trace":
         raise LoadTestError("a trace has the rate that it has: take a scenario with drawn arrivals")
     tried: list[tuple[float, Measures]] = []
-    with placed(options, scenario.house) as place:
+    with placed(options, scenario) as place:
         start = options.start or scenario.workload.arrivals.rate
         _provision(scenario, place, options)
 
@@ -84,15 +86,15 @@ def is_kept(measures: Measures) -> bool:
 
 def _provision(scenario: Scenario, place: Place, options: CapacityOptions) -> None:
     """At the most popular rates every adapter is asked for; a longer draw finds them all."""
-    if place.template is not None:
-        arrivals = replace(scenario.workload.arrivals, rate=scenario.workload.arrivals.rate * 100)
-        provision_all([make(replace(scenario.workload, arrivals=arrivals), options.seed)], place)
+    require_playable(replace(scenario, actions=()), place)
+    arrivals = replace(scenario.workload.arrivals, rate=scenario.workload.arrivals.rate * 100)
+    provision([make(replace(scenario.workload, arrivals=arrivals), options.seed)], place)
 
 
 def _measure_at(rate: float, scenario: Scenario, place: Place, options: CapacityOptions) -> Measures:
     spec = replace(scenario.workload, arrivals=replace(scenario.workload.arrivals, rate=rate))
     named = replace(spec, name=f"{scenario.name} at {rate:.2f}/s")
-    run = run_once(make(named, options.seed), replace(scenario, actions=()), place, options, live)
+    run = run_once(make(named, options.seed), place, options, live)
     return measure(run, scenario.objective)
 
 

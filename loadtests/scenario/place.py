@@ -1,31 +1,32 @@
-"""Where a scenario runs: a server that is there, or one that is started with what the scenario needs."""
+"""Where a scenario runs: a server, and what is known of it."""
 
 import os
 import signal
-import socket
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from loadtests.drive.target import Target
-from loadtests.scenario.options import RunOptions
-from loadtests.scenario.spec import House
-from lorikeet.client import Client
-from lorikeet.local import Serving, serving
+from loadtests.scenario.options import PlaceOptions
+from lorikeet.local import Serving
 
 
 @dataclass(frozen=True)
 class Place:
-    """template: an adapter that fits; None: those of the workload are there. server: None if not ours."""
+    """template: an adapter that fits; None: those of the workload are there. server: None if not ours.
+
+    brought: (tenant, name) -> the template of which a variant was uploaded under it already.
+    is_fresh: nobody has asked the server anything yet.
+    """
 
     target: Target
     template: Path | None
     metrics: str
     server: Serving | None = None
+    brought: dict[tuple[str, str], Path] = field(default_factory=dict)
+    is_fresh: bool = False
 
     def kill_engine(self) -> None:
         """The front lives on."""
@@ -35,34 +36,7 @@ class Place:
                 os.kill(child.pid, signal.SIGKILL)
 
 
-@contextmanager
-def placed(options: RunOptions, house: House) -> Iterator[Place]:
-    if not options.serve:
-        template = Path(options.adapter) if options.adapter else None
-        yield Place(options.target_at(options.target), template, options.metrics)
-        return
-    with tempfile.TemporaryDirectory(prefix="lorikeet-loadtest-") as folder:
-        yield from _serve(options, house, Path(folder))
-
-
-def _serve(options: RunOptions, house: House, folder: Path) -> Iterator[Place]:
-    # Torch is needed to make a base, not to drive a server that is there.
-    from loadtests.random_house import write_house
-
-    base, adapter = write_house(options.model, house.rank, folder)
-    metrics_port = free_port()
-    flags = ["--metrics-port", str(metrics_port), "--quantization", options.quantization]
-    flags += ["--device", options.device]
-    for name, value in house.flags.items():
-        flags += [f"--{name.replace('_', '-')}", value]
-    with serving(base, folder, flags) as server:
-        with Client(server.target) as client:
-            server.wait_ready(client)
-        metrics = f"http://127.0.0.1:{metrics_port}/metrics"
-        yield Place(options.target_at(server.target), adapter, metrics, server)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def place_there(options: PlaceOptions) -> Place:
+    """At the server that somebody else has started."""
+    template = Path(options.adapter) if options.adapter else None
+    return Place(options.target_at(options.target, options.told_keys()), template, options.metrics)

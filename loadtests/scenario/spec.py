@@ -12,6 +12,8 @@ from loadtests.scenario.read import build, merge, read_toml
 from loadtests.workload.spec import Spec
 
 FILES = Path(__file__).parent / "files"
+# What an operator plays, all of it within minutes, and on a CPU.
+SCALES = ("full", "brief", "small")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +36,39 @@ class Bar:
         return ", ".join(filter(None, bounds))
 
 
+KILL, SHIFT = "kill-engine", "shift"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """Something that happens to the server `at` so many seconds: `kill-engine`."""
+    """Something that happens to the server `at` so many seconds.
+
+    kill-engine: the front lives on. shift: the alias gives this part of all requests to the `new` version.
+    """
 
     at: float
-    kind: str = "kill-engine"
+    kind: str
+    new: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in (KILL, SHIFT):
+            raise ValueError(f"kind {self.kind!r} is none of {KILL}, {SHIFT}")
+        if not 0 <= self.new <= 1:
+            raise ValueError(f"new {self.new} must be from 0 to 1: a part of all requests")
 
 
 @dataclass(frozen=True, kw_only=True)
 class House:
-    """Of a server that is started for the scenario: its flags, and the rank of the adapters."""
+    """Of a server that is started for the scenario.
+
+    rank, targets: of its adapters, all linears unless told. flags: of `lorikeet serve`.
+    limits: tenant -> what the server's file of tenants says of it beside its weight.
+    """
 
     rank: int = 8
+    targets: tuple[str, ...] = ()
     flags: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +88,22 @@ class Scenario:
     baseline: Spec | None = None
     actions: tuple[Action, ...] = ()
 
+    @property
+    def kills(self) -> bool:
+        """Whether it does what is only done to a server of one's own."""
+        return any(action.kind == KILL for action in self.actions)
+
 
 def read_scenario(name: str, scale: str) -> Scenario:
-    """One of ours by name, or a file. scale: the file's table `small` is laid over it for `small`."""
+    """One of ours by name, or a file. The table that is named like the scale is laid over the others."""
     file = FILES / f"{name}.toml" if name in names() else Path(name)
     if not file.is_file():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise LoadTestError(f"there is no scenario and no file {name}{hint} There are {', '.join(names())}.")
     table = read_toml(file)
-    small = table.pop("small", {})
-    if scale == "small":
-        table = merge(table, small)
+    scales = {each: table.pop(each, {}) for each in SCALES[1:]}
+    table = merge(table, scales.get(scale, {}))
     return _build(table, file)
 
 

@@ -10,7 +10,7 @@ from loadtests.drive.records import Run
 from loadtests.figures import LoadTestError
 from loadtests.measure.measures import measure
 from loadtests.scenario.place import Place
-from loadtests.scenario.play import provision_all
+from loadtests.scenario.provision import provision
 from loadtests.thrash.config import ThrashConfig
 from loadtests.workload.events import Workload
 from loadtests.workload.make import make
@@ -54,7 +54,7 @@ def play_storms(config: ThrashConfig, target: GrpcTarget, template: Path) -> lis
     """
     loads = [workload_of(config, count) for count in config.counts]
     warm = replace(workload_of(config, config.room, WARM_SECONDS), seed=0)
-    provision_all([warm, *loads], Place(target, template, metrics=""))
+    provision([warm, *loads], Place(target, template, metrics=""))
     with Client(target.address) as client:
         for version in client.adapters.list():
             client.adapters.warm(version.id, tier="host")

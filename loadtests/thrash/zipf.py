@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loadtests.drive.grpc_target import GrpcTarget
+from loadtests.scenario.place import Place
 from loadtests.scenario.provision import provision
 from loadtests.thrash.config import ThrashConfig
 from loadtests.thrash.storms import asked, throughput
@@ -70,4 +71,5 @@ def _upload_all(config: ThrashConfig, target: GrpcTarget, template: Path) -> Non
         Request(number, 0.0, tenant, adapter_name(tenant, number), 1, 1)
         for number in range(config.zipf_adapters)
     )
-    provision(Workload("all", 0, 1.0, 0, each), target, template, at_once=UPLOADS_AT_ONCE)
+    place = Place(target, template, metrics="")
+    provision([Workload("all", 0, 1.0, 0, each)], place, at_once=UPLOADS_AT_ONCE)

@@ -11,7 +11,10 @@ from loadtests.figures import LoadTestError
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question. `at`: seconds after the start; `adapter`: a name, empty for the base."""
+    """One question. `at`: seconds after the start; `adapter`: a name or `name@alias`, empty for the base.
+
+    session: what an alias with several versions keeps together; empty: the request stands for itself.
+    """
 
     index: int
     at: float
@@ -19,6 +22,7 @@ class Request:
     adapter: str
     prompt_tokens: int
     answer_tokens: int
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,18 @@ class Workload:
         return len(self.requests) / self.duration
 
     def adapters(self) -> dict[str, list[str]]:
-        """Tenant -> the adapters it asks for and does not bring itself in time."""
+        """Tenant -> the adapters it asks for by name and does not bring itself in time."""
         brought = {(u.tenant, u.adapter): u.at for u in self.uploads}
-        asked = {(r.tenant, r.adapter) for r in self.requests if r.adapter}
+        asked = {(r.tenant, r.adapter) for r in self.requests if r.adapter and "@" not in r.adapter}
         wanted: dict[str, list[str]] = {}
         for tenant, adapter in sorted(asked - brought.keys()):
             wanted.setdefault(tenant, []).append(adapter)
         return wanted
+
+    def aliased(self) -> list[tuple[str, str, str]]:
+        """(tenant, name, alias) of every adapter that is asked for by an alias."""
+        asked = {(r.tenant, *r.adapter.partition("@")[::2]) for r in self.requests if "@" in r.adapter}
+        return sorted(asked)
 
     def renamed(self, names: list[str]) -> Self:
         """With adapters that are there: the first name for the first of the workload's, and round again."""

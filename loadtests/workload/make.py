@@ -14,8 +14,8 @@ from loadtests.workload.spec import Spec
 
 def make(spec: Spec, seed: int = 0) -> Workload:
     """The same spec and seed make the same workload on every machine."""
-    clock, choice, prompt, answer, tenant = (
-        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(5)
+    clock, choice, prompt, answer, tenant, session = (
+        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6)
     )
     rows: list[dict[str, Any]] = []
     if spec.arrivals.kind == "trace":
@@ -34,6 +34,7 @@ def make(spec: Spec, seed: int = 0) -> Workload:
         "adapter": _adapters(spec, times.tolist(), tenants, choice, uploads),
         "prompt_tokens": draw_lengths(spec.prompts, count, prompt).tolist(),
         "answer_tokens": draw_lengths(spec.answers, count, answer).tolist(),
+        "session": _sessions(spec, count, session),
     }
     requests = [
         # What a trace says of a request wins over what was drawn.
@@ -56,6 +57,13 @@ def _tenants(spec: Spec, count: int, numbers: Generator) -> list[str]:
     shares = np.asarray([tenant.share for tenant in spec.tenants])
     chosen = numbers.choice(len(shares), size=count, p=shares / shares.sum())
     return [spec.tenants[index].name for index in chosen]
+
+
+def _sessions(spec: Spec, count: int, numbers: Generator) -> list[str]:
+    """Names are a tenant's own, so that each has as many sessions."""
+    if not spec.sessions:
+        return [""] * count
+    return [f"session-{number:05d}" for number in numbers.integers(0, spec.sessions, count)]
 
 
 def _uploads(spec: Spec) -> list[Upload]:
@@ -85,9 +93,10 @@ def _adapters(
     ranks = draw_ranks(spec.popularity, len(times), numbers)
     newest = dict.fromkeys((tenant.name for tenant in spec.tenants), spec.popularity.adapters - 1)
     is_churn, coming, names = spec.popularity.kind == "churn", list(reversed(uploads)), []
+    alias = f"@{spec.popularity.alias}" if spec.popularity.alias else ""
     for at, tenant, rank in zip(times, tenants, ranks.tolist(), strict=True):
         while coming and coming[-1].at + UPLOAD_SECONDS <= at:
             newest[coming.pop().tenant] += 1
         number = newest[tenant] - rank if is_churn else rank
-        names.append(adapter_name(tenant, number) if rank >= 0 else "")
+        names.append(adapter_name(tenant, number) + alias if rank >= 0 else "")
     return names

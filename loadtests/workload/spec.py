@@ -40,6 +40,7 @@ class Popularity:
     alpha: float = option(1.0, "zipf, power and churn: the exponent", bounds=ABOVE_ZERO)
     base_share: float = option(0.0, "part of the requests that go to the base", bounds=SHARE)
     upload_rate: float = option(1.0, "churn: new adapters a second", bounds=ABOVE_ZERO)
+    alias: str = option("", "requests ask for the adapters' alias of this name instead of the newest version")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -100,8 +101,12 @@ class Spec:
     prompts: Prompts = field(default_factory=Prompts)
     answers: Answers = field(default_factory=Answers)
     tenants: tuple[Tenant, ...] = (Tenant(),)
+    sessions: int = option(
+        0, "sessions of each tenant, drawn alike for its requests; 0: each is its own", bounds=COUNT_OR_AUTO
+    )
 
     def __post_init__(self) -> None:
+        check_options(self)
         names = [tenant.name for tenant in self.tenants]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"tenants must be there, each under a name of its own, not {names}")

@@ -26,6 +26,11 @@ TESTS = {
         "play a scenario against a server: pass or fail",
         (("scenario", "its name, or a TOML file (`lorikeet loadtest scenarios` lists them)"),),
     ),
+    "all": Test(
+        "loadtests.scenario.all.run",
+        "loadtests.scenario.options.AllOptions",
+        "play all scenarios, one after another, against as few servers as they need",
+    ),
     "scenarios": Test(
         "loadtests.scenario.list.run",
         "loadtests.scenario.list.ListOptions",

@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from loadtests.start import no_compiled_kernels, write_base
 from lorikeet.cli.main import main
+from server.model.loader import load_decoder
 
 
 def test_every_start_is_timed_to_the_engines_own_word(
@@ -38,3 +40,16 @@ def test_caches_are_where_they_were_afterwards(tmp_path: Path, monkeypatch: pyte
         assert os.environ["TRITON_CACHE_DIR"].startswith(str(tmp_path))
     assert os.environ["XDG_CACHE_HOME"] == "/mine"
     assert "TRITON_CACHE_DIR" not in os.environ
+
+
+def test_a_base_in_four_bits_is_what_the_server_makes_of_the_other(tmp_path: Path) -> None:
+    write_base("tiny", tmp_path / "none")
+    write_base("tiny", tmp_path / "nf4", "nf4")
+    made, read = (
+        load_decoder(tmp_path / name, "nf4", torch.float32, torch.device("cpu")) for name in ("none", "nf4")
+    )
+    for ours, theirs in zip(made.layers, read.layers, strict=True):
+        for name in ("qkv", "o", "gate_up", "down"):
+            a, b = getattr(ours, name).weight, getattr(theirs, name).weight
+            assert torch.equal(a.codes, b.codes) and torch.equal(a.absmax, b.absmax)
+    assert torch.equal(made.lm_head.weight.weight, read.lm_head.weight.weight)

@@ -56,6 +56,30 @@ def test_cold_and_warm_are_told_apart_only_where_the_server_says() -> None:
     m = measure(run_of(cold, warm))
     assert (m.cold_share, m.cold_first_token.mean, m.warm_first_token.mean) == (0.5, 2.0, 0.5)
     assert math.isnan(measure(run_of(record(0, 0.0, (1.0, 1)))).cold_share)
+    # The base is never cold, and makes no adapter seem warmer.
+    base = record(2, 0.0, (0.5, 1), load_seconds=0.0, adapter="")
+    assert measure(run_of(cold, warm, base)).cold_share == 0.5
+
+
+def test_who_was_cut_off_counts_with_what_it_had_waited() -> None:
+    """Left out, the slowest would make all percentiles better."""
+    quick = [record(n, 0.0, (0.1, 1), (0.2, 1)) for n in range(9)]
+    never = record(9, 1.0, outcome="unfinished", end=31.0, asked_tokens=2)
+    stuck = record(10, 1.0, (0.5, 1), (0.7, 1), outcome="unfinished", end=31.0, asked_tokens=9)
+    m = measure(run_of(*quick, never, stuck))
+    assert (m.first_token.count, m.first_token.largest) == (11, 30.0)
+    assert m.latency.largest == 30.0 and m.longest_gap.count == 10
+    assert m.good_share == 9 / 11 and m.failed == 2
+    refused = record(9, 1.0, outcome="resource_exhausted", end=1.001, asked_tokens=2)
+    assert measure(run_of(*quick, refused)).first_token.count == 9
+
+
+def test_a_driver_without_time_to_spare_measures_itself() -> None:
+    run = run_of(record(0, 0.0, (1.0, 1)))
+    run.cpu_seconds = 9.0
+    assert not measure(run).is_sound
+    run.processes = 2
+    assert measure(run).is_sound
 
 
 def test_throughput_is_of_the_time_in_which_requests_were_due() -> None:

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loadtests.drive.records import MetricSample, Run
+from loadtests.drive.records import MetricSample, Run, Shift
 from loadtests.drive.store import save
 from loadtests.measure import Objective, measure
 from loadtests.report.page import run_page
 from loadtests.report.plots import COLORS
+from loadtests.report.terminal import print_measures
 from lorikeet.cli.main import main
 from tests.loadtests.measure.records import record
 
@@ -51,6 +53,23 @@ def test_the_page_needs_nothing_else_and_names_are_text() -> None:
     )
     assert "<script" not in page and page.count("<svg") == 5
     assert page == run_page(a_run(), measure(a_run()), [("failed", "0", "<= 0", "pass")])
+
+
+def test_without_matplotlib_a_page_has_tables_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = run_page(a_run(), measure(a_run()))
+    assert "<svg" not in page and "matplotlib is not installed" in page and "<td>first token</td>" in page
+
+
+def test_a_rollout_has_a_table_of_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    run = a_run()
+    for each in run.records:
+        each.version = "load@2" if each.scheduled >= 10 else "load@1"
+    roles = {"load@1": "old", "load@2": "new"}
+    run.shifts = [Shift(at, at, {"old": 1 - new, "new": new}, roles) for at, new in ((0.0, 0.0), (10.0, 1.0))]
+    print_measures(run, measures := measure(run))
+    assert "old 0.0%, new 100.0%" in capsys.readouterr().out
+    assert "<td>old 0.0%, new 100.0%</td>" in run_page(run, measures)
 
 
 def test_what_makes_figures_less_is_written_first() -> None:
