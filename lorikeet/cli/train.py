@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SUMMARY = "fine-tune an adapter as a TOML file says"
 SUBCOMMANDS = {
     "check": "lorikeet.cli.train_check",
+    "advise": "lorikeet.cli.train_advise",
 }
 
 

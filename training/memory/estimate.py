@@ -1,0 +1,113 @@
+"""The most memory that a step of a run takes, part by part, from the structure of its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from bitsandbytes.nn import Int8Params, Params4bit
+from torch import nn
+
+from training.base import read_base
+from training.config import TrainConfig
+from training.memory.rehearsal import Batch, Rehearsed, rehearse
+from training.memory.skeleton import skeleton
+from training.model import Model
+
+# Four bits a weight, eight for each 64 of them, and four bytes for each 256 of those eights.
+NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
+# The loss keeps log-probabilities in float32; going back, two gradients of their size stand beside them.
+LOSS_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Bytes. Parts peak at different moments, so `peak`, which is at `moment`, is less than their sum.
+
+    `measured` is the peak of real steps, where some were taken.
+    """
+
+    base: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    peak: int
+    moment: str
+    measured: int | None = None
+
+    def facts(self) -> list[tuple[str, str]]:
+        parts = ("base", "adapter", "gradients", "optimizer", "activations", "logits")
+        shown = [(part, gib(getattr(self, part))) for part in parts]
+        peak = (f"peak, {self.moment}", gib(self.peak))
+        real = [] if self.measured is None else [("measured here", gib(self.measured))]
+        return [*shown, peak, *real]
+
+
+def gib(size: float) -> str:
+    """Bytes as a reader likes them."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def estimate(config: TrainConfig, batch: Batch, *, gpu: bool) -> MemoryEstimate:
+    """The estimate for batches like `batch`. Raises `InvalidBase`, `InvalidConfig`.
+
+    What torch allocates is counted; a GPU's own context, about half a GiB, comes on top.
+    """
+    dtype = _dtype(config.dtype, gpu)
+    whole = skeleton(config, dtype)
+    step = _rehearsed(config, dtype, batch, gpu)
+    learned = sum(_bytes(weight) for weight in whole.parameters() if weight.requires_grad)
+    kept = sum(_bytes(weight) for weight in whole.parameters() if not weight.requires_grad)
+    vocabulary = int(read_base(config.base).get_text_config().vocab_size)
+    logits = LOSS_BYTES * batch.rows * batch.length * vocabulary
+    optimizer = 2 * learned
+    standing = kept + learned + optimizer + (learned if config.optim.accumulation > 1 else 0)
+    moments = {
+        "at the loss": standing + step.saved + logits,
+        "going back": standing + step.highest + _dequantized(whole, dtype),
+        "at the optimizer's step": kept + 2 * learned + optimizer,
+    }
+    moment = max(moments, key=moments.__getitem__)
+    return MemoryEstimate(
+        base=kept,
+        adapter=learned,
+        gradients=learned,
+        optimizer=optimizer,
+        activations=step.saved,
+        logits=logits,
+        peak=moments[moment],
+        moment=moment,
+    )
+
+
+def _rehearsed(config: TrainConfig, dtype: torch.dtype, batch: Batch, gpu: bool) -> Rehearsed:
+    """What the whole depth keeps; layers below the first one that learns keep nothing."""
+    layers = int(read_base(config.base).get_text_config().num_hidden_layers)
+    chosen = config.lora.layers_to_transform
+    if chosen and not config.gradient_checkpointing:
+        layers -= min(chosen)
+    every = replace(config, lora=replace(config.lora, layers_to_transform=None))
+    one, two = (rehearse(skeleton(every, dtype, count), batch, gpu=gpu) for count in (1, 2))
+    return one.grown(two, layers)
+
+
+def _dtype(name: str, gpu: bool) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if gpu else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def _bytes(weight: nn.Parameter) -> int:
+    if isinstance(weight, Params4bit):
+        return round(weight.numel() * NF4_BITS / 8)
+    if isinstance(weight, Int8Params):
+        return int(weight.numel() + 4 * weight.shape[0])
+    return int(weight.numel() * weight.element_size())
+
+
+def _dequantized(model: Model, dtype: torch.dtype) -> int:
+    """The largest quantized linear: it is unpacked while it is multiplied by."""
+    packed = [weight.numel() for weight in model.parameters() if isinstance(weight, Params4bit | Int8Params)]
+    return int(max(packed, default=0) * dtype.itemsize)
