@@ -90,7 +90,7 @@ def _cautions(case: Case, task: str) -> Iterator[str]:
     if asked.rows < FEW_ROWS:
         yield f"{asked.rows} rows are few: try them as examples in the prompt before training on them"
     if not found.holds:
-        yield f"about {found.bits:,} bits are more than an adapter holds: training every weight would learn more"
+        yield f"about {found.bits:,} bits exceed what an adapter holds: all weights would learn more"
     if asked.continues:
         yield "to keep old skills, start from the old adapter, mix old rows in, and watch their loss"
     if asked.tenants > 1 and asked.latency == "lowest":

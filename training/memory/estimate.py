@@ -101,7 +101,7 @@ def _dtype(name: str, gpu: bool) -> torch.dtype:
 
 def _bytes(weight: nn.Parameter) -> int:
     if isinstance(weight, Params4bit):
-        return round(weight.numel() * NF4_BITS / 8)
+        return int(weight.numel() * NF4_BITS / 8)
     if isinstance(weight, Int8Params):
         return int(weight.numel() + 4 * weight.shape[0])
     return int(weight.numel() * weight.element_size())
