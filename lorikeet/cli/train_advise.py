@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         advice = advise(situation)
     print_json(advice.record()) if args.json else _print(advice)
     if args.write:
-        args.write.write_text(starter(advice, situation), encoding="utf-8")
+        args.write.write_text(starter(advice, situation, args.write.parent), encoding="utf-8")
     return 0
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from training.advise.figures import Figures, figures
@@ -105,25 +107,27 @@ def offered_tasks() -> tuple[str, ...]:
     return tuple(kinds.get("task") or ("sft",))
 
 
-def starter(advice: Advice, situation: Situation) -> str:
-    """The advice as a run's TOML, each setting under its reason. Raises `NotOffered`."""
+def starter(advice: Advice, situation: Situation, folder: Path = Path()) -> str:
+    """The advice as TOML for a file in `folder`, each setting under its reason. Raises `NotOffered`."""
     if advice["task"] not in offered_tasks():
         raise NotOffered(f"`lorikeet train` does not do {advice['task']}: there are no settings to write")
     known = {item.name for item in fields(TrainConfig)}
     chosen = [c for c in advice.choices if c.option != SERVING and c.option.partition(".")[0] in known]
-    lines = [f"base = {json.dumps(situation.base or '')}", f"output = {json.dumps(str(situation.output))}"]
+    base = situation.base or ""
+    base = os.path.relpath(base, folder) if Path(base).is_dir() and base else base
+    lines = _assigned({"base": base, "output": os.path.relpath(situation.output, folder)})
     lines += _lines([choice for choice in chosen if "." not in choice.option])
-    lines += [
-        "",
-        "[data]",
-        f"train = {json.dumps(str(situation.train))}",
-        f"max_length = {situation.row_tokens}",
-    ]
+    data = {"train": os.path.relpath(situation.train, folder), "max_length": situation.row_tokens}
+    lines += ["", "[data]", *_assigned(data)]
     lines += _lines([choice for choice in chosen if choice.option.startswith("data.")])
     for section in ("lora", "optim"):
         settings = list(_lines([choice for choice in chosen if choice.option.startswith(f"{section}.")]))
         lines += ["", f"[{section}]", *settings] if settings else []
     return "\n".join(lines) + "\n"
+
+
+def _assigned(settings: dict[str, Any]) -> list[str]:
+    return [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
 
 
 def _lines(choices: list[Choice]) -> Iterator[str]:

@@ -102,17 +102,19 @@ def find_alike(train: Sequence[Row], held: Sequence[Row], report: CheckReport) -
     """Rows that count twice, and held-out rows that measure memory instead of skill."""
     if pairs := repeated(train, loosely=True):
         report.add(
-            "warning", "repeated", [f"{len(pairs)} rows repeat others, {_lines(pairs)}: keep one of each"]
+            "warning",
+            "repeated",
+            [f"rows that repeat others: {len(pairs)}, {_lines(pairs)}; keep one of each"],
         )
     if pairs := leaked(train, held, questions=False):
         report.add(
             "error",
             "leakage",
-            [f"{len(pairs)} held-out rows are trained on, {_lines(pairs)}: take them out of one file"],
+            [f"held-out rows that are trained on: {len(pairs)}, {_lines(pairs)}; take them out of one file"],
         )
     elif pairs := leaked(train, held, questions=True):
-        text = f"{len(pairs)} held-out rows ask what a row to train on asks, {_lines(pairs)}"
-        report.add("warning", "leakage", [f"{text}: their loss says little about new questions"])
+        text = f"held-out rows that ask what a row to train on asks: {len(pairs)}, {_lines(pairs)}"
+        report.add("warning", "leakage", [f"{text}; their loss says little about new questions"])
 
 
 def _lines(pairs: list[tuple[int, int]]) -> str:

@@ -20,7 +20,7 @@ from training.config import TrainConfig
 from training.configfile import read_config
 from training.data import Row, read_rows, split_rows
 from training.errors import InvalidConfig, InvalidData, TrainingError
-from training.memory.estimate import estimate, gib
+from training.memory.estimate import estimate, readable
 from training.memory.measure import measured
 from training.memory.rehearsal import Batch
 from training.memory.skeleton import skeleton
@@ -151,7 +151,7 @@ def _look_at_memory(config: TrainConfig, coded: list[Coded], wishes: Wishes, rep
         found = replace(found, measured=measured(config, [one.row for one in longest]))
     report.sections["memory"] = found
     if wishes.memory is not None and found.peak > wishes.memory * 2**30:
-        text = f"a step needs {gib(found.peak)} and the device has {wishes.memory:g} GiB"
+        text = f"a step needs {readable(found.peak)} and the device has {wishes.memory:g} GiB"
         report.add("error", "memory", [f"{text}: {_remedy(config)}"])
 
 

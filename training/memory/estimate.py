@@ -39,14 +39,16 @@ class MemoryEstimate:
 
     def facts(self) -> list[tuple[str, str]]:
         parts = ("base", "adapter", "gradients", "optimizer", "activations", "logits")
-        shown = [(part, gib(getattr(self, part))) for part in parts]
-        peak = (f"peak, {self.moment}", gib(self.peak))
-        real = [] if self.measured is None else [("measured here", gib(self.measured))]
+        shown = [(part, readable(getattr(self, part))) for part in parts]
+        peak = (f"peak, {self.moment}", readable(self.peak))
+        real = [] if self.measured is None else [("measured here", readable(self.measured))]
         return [*shown, peak, *real]
 
 
-def gib(size: float) -> str:
+def readable(size: float) -> str:
     """Bytes as a reader likes them."""
+    if size < 2**20:
+        return f"{size / 2**10:.1f} KiB"
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from training.config import DataConfig, LoraSection, OptimConfig, TrainConfig
 from training.data import read_rows
 from training.encode import encode_rows
-from training.memory.estimate import MemoryEstimate, estimate, gib
+from training.memory.estimate import MemoryEstimate, estimate, readable
 from training.memory.measure import measured
 from training.memory.rehearsal import Batch
 from training.model import load_tokenizer
@@ -120,7 +120,7 @@ def test_parts_follow_the_settings(base: Path) -> None:
 
 
 def test_sizes_for_readers() -> None:
-    assert (gib(3 << 20), gib(3 << 29)) == ("3.0 MiB", "1.50 GiB")
+    assert [readable(3 << bits) for bits in (10, 20, 29)] == ["3.0 KiB", "3.0 MiB", "1.50 GiB"]
 
 
 @pytest.mark.gpu
