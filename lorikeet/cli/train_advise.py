@@ -29,8 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the advice and writes it if asked to; a file that is there already stays."""
-    from training.advise.advice import advise, starter
+    from training.advise.advice import advise
     from training.advise.situation import Situation, situation_problems
+    from training.advise.starter import starter
     from training.quiet import quiet
 
     situation = read_flags(Situation, args)

@@ -1,25 +1,17 @@
-"""Applies the rules to a situation, and writes what they say as the settings of a run."""
+"""Applies the rules to a situation."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from training.advise.figures import Figures, figures
-from training.advise.rules import FEW_ROWS, RULES, SERVING, Case
+from training.advise.rules import FEW_ROWS, RULES, Case
 from training.advise.situation import Situation
 from training.base import read_base
-from training.config import ALL_LINEAR, TrainConfig
-from training.errors import TrainingError
+from training.config import TrainConfig
 from training.rates import formula_rate
-
-
-class NotOffered(TrainingError):
-    """The advice is a task that `lorikeet train` does not do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,33 +97,3 @@ def offered_tasks() -> tuple[str, ...]:
     """The tasks that a run can have."""
     kinds = {item.name: item.metadata.get("choices", ()) for item in fields(TrainConfig)}
     return tuple(kinds.get("task") or ("sft",))
-
-
-def starter(advice: Advice, situation: Situation, folder: Path = Path()) -> str:
-    """The advice as TOML for a file in `folder`, each setting under its reason. Raises `NotOffered`."""
-    if advice["task"] not in offered_tasks():
-        raise NotOffered(f"`lorikeet train` does not do {advice['task']}: there are no settings to write")
-    known = {item.name for item in fields(TrainConfig)}
-    chosen = [c for c in advice.choices if c.option != SERVING and c.option.partition(".")[0] in known]
-    base = situation.base or ""
-    base = os.path.relpath(base, folder) if Path(base).is_dir() and base else base
-    lines = _assigned({"base": base, "output": os.path.relpath(situation.output, folder)})
-    lines += _lines([choice for choice in chosen if "." not in choice.option])
-    data = {"train": os.path.relpath(situation.train, folder), "max_length": situation.row_tokens}
-    lines += ["", "[data]", *_assigned(data)]
-    lines += _lines([choice for choice in chosen if choice.option.startswith("data.")])
-    for section in ("lora", "optim"):
-        settings = list(_lines([choice for choice in chosen if choice.option.startswith(f"{section}.")]))
-        lines += ["", f"[{section}]", *settings] if settings else []
-    return "\n".join(lines) + "\n"
-
-
-def _assigned(settings: dict[str, Any]) -> list[str]:
-    return [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
-
-
-def _lines(choices: list[Choice]) -> Iterator[str]:
-    for choice in choices:
-        value = choice.value[0] if choice.value == (ALL_LINEAR,) else choice.value
-        yield f"# {choice.why} ({choice.rule})"
-        yield f"{choice.option.rpartition('.')[2]} = {json.dumps(value)}"

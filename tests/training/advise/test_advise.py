@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from lorikeet.cli.main import main
-from training.advise.advice import NotOffered, advise, offered_tasks, starter
+from training.advise.advice import advise, offered_tasks
 from training.advise.figures import figures
 from training.advise.rules import RULES, SERVING
 from training.advise.situation import DATA, Situation, situation_problems
+from training.advise.starter import NotOffered, starter
 from training.check.run import check
 from training.configfile import parse_config
 
