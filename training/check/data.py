@@ -98,6 +98,13 @@ def find_lost(coding: Coding, data: DataConfig, most_lost: float, report: CheckR
         )
 
 
+def find_overlong(longest: int, positions: int | None, report: CheckReport) -> None:
+    """Rows that reach beyond the positions that the base has learned."""
+    if positions is not None and longest > positions:
+        text = f"the longest row has {longest} tokens and the base knows {positions} positions"
+        report.add("warning", "length", [f"{text}: lower data.max_length"])
+
+
 def find_alike(train: Sequence[Row], held: Sequence[Row], report: CheckReport) -> None:
     """Rows that count twice, and held-out rows that measure memory instead of skill."""
     if pairs := repeated(train, loosely=True):

@@ -11,7 +11,7 @@ import torch
 from training.base import read_base
 from training.check.capacity import capacity, find_capacity, row_bits
 from training.check.coding import Coded, Coding, code_rows
-from training.check.data import data_facts, find_alike, find_lost
+from training.check.data import data_facts, find_alike, find_lost, find_overlong
 from training.check.ending import find_endings, find_untrained
 from training.check.model import find_untouched, model_facts
 from training.check.recipe import find_weakness
@@ -99,8 +99,12 @@ def _look_at_rows(
     find_alike(train, held, report)
     if not coding.fitting:
         return []
-    report.sections["data"] = data_facts(coding, held, tokenizer, wishes.num_shown)
-    find_endings(coding.fitting, tokenizer, read_base(config.base), config.data, report)
+    structure = read_base(config.base)
+    facts = data_facts(coding, held, tokenizer, wishes.num_shown)
+    report.sections["data"] = facts
+    positions = getattr(structure.get_text_config(), "max_position_embeddings", None)
+    find_overlong(facts.longest_tokens, positions, report)
+    find_endings(coding.fitting, tokenizer, structure, config.data, report)
     find_untrained(config.base, coding.fitting, tokenizer, report)
     return coding.fitting
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig
 
 from training.check.capacity import capacity, find_capacity, row_bits
 from training.check.coding import code_rows
-from training.check.data import data_facts, find_alike, find_lost, preview
+from training.check.data import data_facts, find_alike, find_lost, find_overlong, preview
 from training.check.ending import find_endings, find_untrained
 from training.check.likeness import leaked, repeated
 from training.check.model import find_untouched, model_facts
@@ -78,6 +78,15 @@ def test_lost_rows_are_counted_and_too_many_are_an_error(base: Path) -> None:
     find_lost(coding, data, 0.1, report)
     assert rules(report)[-1] == ("error", "lost")
     assert data_facts(coding, [], tokenizer, 1).too_long == 1
+
+
+def test_rows_beyond_the_bases_positions() -> None:
+    report = CheckReport()
+    find_overlong(100, 100, report)
+    find_overlong(100, None, report)
+    assert rules(report) == []
+    find_overlong(101, 100, report)
+    assert rules(report) == [("warning", "length")]
 
 
 def test_a_template_that_leaves_the_answer_out_masks_every_row(base: Path) -> None:
