@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from training.base import read_base
 from training.config import TrainConfig
+from training.methods.table import METHODS
 
 FULL_RATE = 5e-5
 LORA_FACTOR = 10.0
@@ -33,7 +34,8 @@ def formula_rate(family: str, width: int, *, full: bool = False) -> float:
 def base_rate(config: TrainConfig) -> float:
     """The formula's rate for the run's base. Raises `InvalidBase`."""
     text = read_base(config.base).get_text_config()
-    return formula_rate(str(text.model_type), int(text.hidden_size))
+    full = METHODS[config.method].makes_model
+    return formula_rate(str(text.model_type), int(text.hidden_size), full=full)
 
 
 def with_rate(config: TrainConfig) -> TrainConfig:

@@ -43,11 +43,12 @@ def model_facts(model: Any) -> ModelFacts:
     """The figures of a skeleton."""
     trained = {name: weight.numel() for name, weight in model.named_parameters() if weight.requires_grad}
     total = sum(weight.numel() for weight in model.parameters())
+    beside = sum(trained.values()) if hasattr(model, "peft_config") else 0
     head = model.get_output_embeddings()
     adapted, plain = _linears(model, head)
     whole = sum(plain.values()) + sum(adapted.values())
     return ModelFacts(
-        base_parameters=total - sum(size for name, size in trained.items() if "lora_" in name),
+        base_parameters=total - beside,
         trained_parameters=sum(trained.values()),
         adapted=_last_names(adapted),
         untouched=_last_names(plain),
@@ -74,7 +75,7 @@ def _linears(model: Any, head: Any) -> tuple[dict[str, int], dict[str, int]]:
     plain: dict[str, int] = {}
     inside = {id(part.base_layer) for part in model.modules() if hasattr(part, "base_layer")}
     for name, part in model.named_modules():
-        if hasattr(part, "base_layer") and hasattr(part, "lora_A"):
+        if hasattr(part, "base_layer"):
             adapted[name] = part.base_layer.weight.numel()
         elif (
             isinstance(part, nn.Linear)

@@ -24,6 +24,7 @@ from training.memory.estimate import estimate, readable
 from training.memory.measure import measured
 from training.memory.rehearsal import Batch
 from training.memory.skeleton import skeleton
+from training.methods.lineage import inherited
 from training.model import load_tokenizer
 from training.quiet import quiet
 from training.rates import base_rate
@@ -72,7 +73,7 @@ def _look(config: TrainConfig, wishes: Wishes, report: CheckReport) -> None:
     coded: list[Coded] = []
     if "train" in rows:
         coded = _look_at_rows(config, rows, tokenizer, wishes, report)
-    _look_at_model(config, coded, len(tokenizer), wishes, report)
+    _look_at_model(inherited(config), coded, len(tokenizer), wishes, report)
 
 
 def _read(config: TrainConfig, report: CheckReport) -> dict[str, list[Row]]:

@@ -12,6 +12,7 @@ from training.base import read_base
 from training.config import TrainConfig
 from training.memory.rehearsal import Batch, Rehearsed, rehearse
 from training.memory.skeleton import skeleton
+from training.methods.targets import layer_of
 from training.model import Model
 
 # Four bits a weight, eight for each 64 of them, and four bytes for each 256 of those eights.
@@ -23,6 +24,8 @@ LOSS_BYTES = 12
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
     """Bytes. Parts peak at different moments, so `peak`, which is at `moment`, is less than their sum.
+
+    An optimizer that is paged out when memory is short is not in the peak.
 
     `measured` is the peak of real steps, where some were taken.
     """
@@ -59,17 +62,18 @@ def estimate(config: TrainConfig, batch: Batch, *, gpu: bool) -> MemoryEstimate:
     """
     dtype = _dtype(config.dtype, gpu)
     whole = skeleton(config, dtype)
-    step = _rehearsed(config, dtype, batch, gpu)
+    step = _rehearsed(config, whole, dtype, batch, gpu)
     learned = sum(_bytes(weight) for weight in whole.parameters() if weight.requires_grad)
     kept = sum(_bytes(weight) for weight in whole.parameters() if not weight.requires_grad)
     vocabulary = int(read_base(config.base).get_text_config().vocab_size)
     logits = LOSS_BYTES * batch.rows * batch.length * vocabulary
-    optimizer = 2 * learned
-    standing = kept + learned + optimizer + (learned if config.optim.accumulation > 1 else 0)
+    optimizer, paged = _optimizer(config, learned, gpu)
+    held = 0 if paged else optimizer
+    standing = kept + learned + held + (learned if config.optim.accumulation > 1 else 0)
     moments = {
         "at the loss": standing + step.saved + logits,
         "going back": standing + step.highest + _dequantized(whole, dtype),
-        "at the optimizer's step": kept + 2 * learned + optimizer,
+        "at the optimizer's step": kept + 2 * learned + held,
     }
     moment = max(moments, key=moments.__getitem__)
     return MemoryEstimate(
@@ -84,15 +88,31 @@ def estimate(config: TrainConfig, batch: Batch, *, gpu: bool) -> MemoryEstimate:
     )
 
 
-def _rehearsed(config: TrainConfig, dtype: torch.dtype, batch: Batch, gpu: bool) -> Rehearsed:
+def _rehearsed(config: TrainConfig, whole: Model, dtype: torch.dtype, batch: Batch, gpu: bool) -> Rehearsed:
     """What the whole depth keeps; layers below the first one that learns keep nothing."""
     layers = int(read_base(config.base).get_text_config().num_hidden_layers)
-    chosen = config.lora.layers_to_transform
-    if chosen and not config.gradient_checkpointing:
-        layers -= min(chosen)
-    every = replace(config, lora=replace(config.lora, layers_to_transform=None))
-    one, two = (rehearse(skeleton(every, dtype, count), batch, gpu=gpu) for count in (1, 2))
+    if not config.gradient_checkpointing:
+        layers -= min((layer_of(name) or 0) for name, w in whole.named_parameters() if w.requires_grad)
+    half = gpu and dtype == torch.bfloat16
+    one, two = (
+        rehearse(skeleton(_everywhere(config, count), dtype, count), batch, gpu=gpu, half=half)
+        for count in (1, 2)
+    )
     return one.grown(two, layers)
+
+
+def _everywhere(config: TrainConfig, count: int) -> TrainConfig:
+    """The same on all of `count` layers."""
+    return replace(config, last_layers=count, lora=replace(config.lora, layers_to_transform=None))
+
+
+def _optimizer(config: TrainConfig, learned: int, gpu: bool) -> tuple[int, bool]:
+    """Bytes of the optimizer's two averages, and whether they leave the device when it is full."""
+    name = config.optim.optimizer
+    if name == "auto" and gpu and config.quantization != "none":
+        name = "paged_adamw_32bit"
+    size = learned // 2 if name == "paged_adamw_8bit" and gpu else 2 * learned
+    return size, gpu and name.startswith("paged")
 
 
 def _dtype(name: str, gpu: bool) -> torch.dtype:

@@ -18,6 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from training.memory.storages import Storages
 from training.model import Model
+from training.quiet import hushed
 
 ATTENTION = "rehearsed"
 
@@ -51,22 +52,25 @@ class Rehearsed:
         )
 
 
-def rehearse(model: Model, batch: Batch, *, gpu: bool) -> Rehearsed:
-    """One step of a skeleton, whose tensors it takes the place of; the loss is left out."""
+def rehearse(model: Model, batch: Batch, *, gpu: bool, half: bool) -> Rehearsed:
+    """One step of a skeleton, whose tensors it takes the place of; the loss is left out.
+
+    `half` computes in bfloat16 what weights in float32 take part in, as a run on a GPU does.
+    """
     model.train()
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _gpu_attention if gpu else _cpu_attention)
     # A mask is made here or there is none: asked of a fake tensor, transformers would always make one.
     ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, lambda *_, **__: None)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     base.set_attn_implementation(ATTENTION)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), hushed():
         _furnish(model)
         watched = Storages([*model.parameters(), *model.buffers()])
         ids = torch.zeros(batch.rows, batch.length, dtype=torch.int64)
         shape = (batch.rows, 1, batch.length, batch.length)
-        mask = torch.ones(shape, dtype=torch.bool) if batch.ragged else None
+        mask = torch.ones(shape, dtype=torch.bool) if batch.ragged and not _prefixed(model) else None
         with watched:
-            with torch.autocast("cpu", torch.bfloat16, enabled=gpu and _is_half(model)):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 out = model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False).logits
             loss = out.float().sum()
             del out
@@ -76,8 +80,9 @@ def rehearse(model: Model, batch: Batch, *, gpu: bool) -> Rehearsed:
         return Rehearsed(saved, watched.peak, watched.live)
 
 
-def _is_half(model: Model) -> bool:
-    return any(weight.dtype == torch.bfloat16 for weight in model.parameters())
+def _prefixed(model: Model) -> bool:
+    """Whether soft tokens come first: PEFT lengthens masks for them, but only flat ones."""
+    return any(setting.is_prompt_learning for setting in getattr(model, "peft_config", {}).values())
 
 
 def _furnish(model: Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,20 +13,30 @@ from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from training.base import read_base
 from training.config import TrainConfig
 from training.errors import InvalidBase
+from training.methods.table import METHODS
+from training.methods.whole import open_weights
 from training.model import Model, adapt
 
 
 def skeleton(config: TrainConfig, dtype: torch.dtype, num_layers: int | None = None) -> Model:
     """The model that the run trains, cut to `num_layers` if given. Raises `InvalidBase`, `InvalidConfig`."""
-    structure = read_base(config.base)
+    structure, whole = read_base(config.base), METHODS[config.method].makes_model
+    held = torch.float32 if whole else dtype
     with torch.device("meta"):
         try:
-            model = AutoModelForCausalLM.from_config(_cut(structure, num_layers), dtype=dtype)
+            model = AutoModelForCausalLM.from_config(_cut(structure, num_layers), dtype=held)
         except ValueError as error:
             raise InvalidBase(f"{config.base} is no causal language model: {error}") from error
+        if whole:
+            return open_weights(model, config)
         if config.quantization != "none":
             model = _quantized(model, config.quantization, dtype)
-        return adapt(model, config)
+        return adapt(model, _afresh(config))
+
+
+def _afresh(config: TrainConfig) -> TrainConfig:
+    """The same shapes, from a start that needs neither the base's weights nor an adapter's."""
+    return replace(config, init_from=None, lora=replace(config.lora, init="default"))
 
 
 def _cut(structure: Any, num_layers: int | None) -> Any:

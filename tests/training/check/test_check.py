@@ -66,8 +66,9 @@ def test_errors_that_are_allowed_are_warnings(
 ) -> None:
     rows = write_jsonl([{"prompt": "Red?", "completion": "Yes."}], "both.jsonl")
     path = run_file(replace(config, data=replace(config.data, train=rows, eval=rows)))
-    assert [found.rule for found in check(path).of("error")] == ["leakage"]
-    assert check(path, Wishes(allowed=("leakage",))).passed
+    report = check(path, Wishes(allowed=("leakage",)))
+    assert report.passed
+    assert "leakage" in [found.rule for found in report.of("warning")]
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
+from training.check.model import model_facts
 from training.config import DataConfig, LoraSection, OptimConfig, TrainConfig
 from training.data import read_rows
 from training.encode import encode_rows
 from training.memory.estimate import MemoryEstimate, estimate, readable
 from training.memory.measure import measured
 from training.memory.rehearsal import Batch
+from training.memory.skeleton import skeleton
+from training.methods.settle import settled
+from training.methods.table import METHODS
 from training.model import load_tokenizer
 
 ROWS = [{"prompt": "Where is my kettle? " * n, "completion": "It is on its way. " * n} for n in (3, 4, 5, 5)]
@@ -74,7 +79,7 @@ def test_the_estimate_is_within_a_tenth_of_real_steps(
 # GiB of a plain transformers + PEFT + bitsandbytes loop, one and four sequences of 1,024 tokens, on an H200.
 MEASURED = [
     ("nf4", True, 4, 16.4),
-    ("none", False, 4, 47.8),
+    pytest.param("none", False, 4, 47.8, marks=pytest.mark.long),
     pytest.param("nf4", True, 1, 10.5, marks=pytest.mark.long),
     pytest.param("nf4", False, 1, 19.1, marks=pytest.mark.long),
     pytest.param("nf4", False, 4, 50.6, marks=pytest.mark.long),
@@ -115,8 +120,41 @@ def test_parts_follow_the_settings(base: Path) -> None:
     late = estimate(replace(config, lora=LoraSection(rank=8, layers_to_transform=(1,))), batch, gpu=False)
     assert late.adapter == plain.adapter / 2
     assert late.activations < plain.activations
-    gathered = estimate(replace(config, optim=OptimConfig(accumulation=2)), batch, gpu=False)
-    assert gathered.peak == plain.peak + plain.adapter
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_skeleton(base: Path, method: str) -> None:
+    config = settled(TrainConfig(base=str(base), method=method, optim=OptimConfig(max_steps=20)))
+    facts = model_facts(skeleton(config, torch.float32))
+    assert facts.trained_parameters > 0
+    assert facts.base_parameters == pytest.approx(102_720, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "full",
+        "prefix_tuning",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in METHODS
+            if name not in ("full", "prefix_tuning")
+        ),
+    ],
+)
+def test_every_method_can_be_estimated(base: Path, method: str) -> None:
+    config = settled(TrainConfig(base=str(base), method=method, optim=OptimConfig(max_steps=20)))
+    guess = estimate(config, Batch(2, 16, ragged=True), gpu=False)
+    assert guess.peak > guess.base + guess.adapter
+    assert guess.activations > 0
+
+
+def test_a_paged_optimizer_is_told_but_not_in_the_peak(base: Path) -> None:
+    config, batch = TrainConfig(base=str(base), quantization="nf4"), Batch(1, 16, ragged=False)
+    paged = estimate(config, batch, gpu=True)
+    assert paged.optimizer == 2 * paged.adapter
+    kept = estimate(replace(config, optim=OptimConfig(optimizer="adamw")), batch, gpu=True)
+    assert kept.peak == paged.peak + paged.optimizer
 
 
 def test_sizes_for_readers() -> None:
