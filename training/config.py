@@ -105,7 +105,9 @@ class KeepSection:
 class OptimConfig:
     """How long and how hard to train."""
 
-    learning_rate: float = option("peak learning rate", 2e-4, least=0)
+    learning_rate: float | None = option(
+        "peak learning rate; by formula from the base's family and width when left out", None, least=0
+    )
     schedule: str = option(
         "course of the learning rate after warm-up", "cosine", choices=("cosine", "linear", "constant")
     )

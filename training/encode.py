@@ -37,6 +37,10 @@ class Example:
         return sum(label != IGNORED for label in self.labels)
 
 
+class NothingToLearn(ValueError):
+    """No token of the row counts in the loss."""
+
+
 def resolve_format(tokenizer: PreTrainedTokenizerBase, wanted: str) -> str:
     """`chat` or `plain`, where the config may say `auto`. Raises `InvalidConfig` without a template."""
     has_template = bool(tokenizer.chat_template)
@@ -56,8 +60,8 @@ def encode_rows(
     problems: list[str] = []
     for row in rows:
         try:
-            example = _closed(_chat(row, tokenizer) if chat else _plain(row, tokenizer), tokenizer)
-            problem = _too_long(example, data.max_length)
+            example = encode_row(row, tokenizer, chat=chat)
+            problem = too_long(example, data.max_length)
             if problem and data.too_long == "error":
                 raise ValueError(problem)
             examples += [] if problem else [example]
@@ -68,6 +72,11 @@ def encode_rows(
     if problems:
         raise InvalidData(path, problems)
     return examples
+
+
+def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> Example:
+    """One row, however long. Raises `ValueError` or jinja's `TemplateError` if it cannot be trained on."""
+    return _closed(_chat(row, tokenizer) if chat else _plain(row, tokenizer), tokenizer)
 
 
 def prompt_text(row: Row, tokenizer: PreTrainedTokenizerBase, wanted: str) -> str:
@@ -81,9 +90,14 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
 
+def marks_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template says itself, by `{% generation %}`, what the assistant says."""
+    return any(mark in _template(tokenizer) for mark in ("{% generation", "{%- generation"))
+
+
 def _chat(row: Row, tokenizer: PreTrainedTokenizerBase) -> Example:
     messages = list(row.messages)
-    if "{% generation" in _template(tokenizer) or "{%- generation" in _template(tokenizer):
+    if marks_turns(tokenizer):
         out = tokenizer.apply_chat_template(
             messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
@@ -136,7 +150,9 @@ def _masked(ids: list[int], keep: Sequence[int | bool]) -> Example:
 def _closed(example: Example, tokenizer: PreTrainedTokenizerBase) -> Example:
     """`example` with the token that ends each turn inside the loss: without it a model never stops."""
     if example.num_loss_tokens == 0:
-        raise ValueError("no token of this row is trained on: the template leaves the assistant's turn out")
+        raise NothingToLearn(
+            "no token of this row is trained on: the template leaves the assistant's turn out"
+        )
     special = _special_ids(tokenizer)
     ids, labels = list(example.input_ids), list(example.labels)
     for index in range(1, len(ids)):
@@ -158,7 +174,8 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return added | set(tokenizer.all_special_ids)
 
 
-def _too_long(example: Example, max_length: int) -> str | None:
+def too_long(example: Example, max_length: int) -> str | None:
+    """What is wrong with the length of a row, if anything is."""
     if len(example.input_ids) <= max_length:
         return None
     prompt = next(i for i, label in enumerate(example.labels) if label != IGNORED)

@@ -27,6 +27,7 @@ from training.methods.settle import settled
 from training.model import load_tokenizer
 from training.progress import Report
 from training.quiet import quiet
+from training.rates import with_rate
 from training.stopping import Stop, stopped_by_sigterm
 from training.trainer import Job, LearnTrainer
 
@@ -50,7 +51,7 @@ def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
     """
     config = settled(config)
     check_config(config)
-    config = inherited(config)
+    config = with_rate(inherited(config))
     _check_output(config)
     place = config.output.with_name(f".{config.output.name}.partial")
     with quiet(), _threads(config.threads), stopped_by_sigterm() as stop:

@@ -5,7 +5,10 @@ from typing import Protocol
 
 
 class Command(Protocol):
-    """A module with one subcommand: a line of help, its arguments, and the work."""
+    """A module with one command: a line of help, its arguments, and the work.
+
+    It may have SUBCOMMANDS beside: first words, each with the module of another command that takes the rest.
+    """
 
     SUMMARY: str
 

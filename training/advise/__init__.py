@@ -1,0 +1,1 @@
+"""From a situation to a recipe: rules as data, each with its reason."""
