@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,12 +30,14 @@ class Job:
     """Knows nothing of the others: what it is told is its losses, what it is asked for is its next rows."""
 
     def __init__(
-        self, name: str, config: TrainConfig, rows: Rows, weights: AdapterWeights, folder: Path
+        self, name: str, config: TrainConfig, rows: Rows, weights: AdapterWeights, output: Path
     ) -> None:
+        """`output` becomes the adapter when the job ends; until then it works in a folder beside it."""
         self.name = name
         self.config = config
         self.weights = weights
-        self.folder = folder
+        self._output = output
+        self._folder = _workplace(output)
         self.held = sorted(rows.held, key=lambda example: len(example.input_ids))
         self.course = Course(config.optim, steps_per_epoch(len(rows.train), config.optim), bool(rows.held))
         self._num_rows = len(rows.train)
@@ -99,24 +102,32 @@ class Job:
             self.weights.flat.copy_(self._best)
 
     def finish(self, linears: dict[str, tuple[int, int]]) -> TrainResult:
-        """Writes the adapter into `folder`. Raises `Diverged` or `UnservableAdapter`."""
+        """Makes the output folder the adapter. Raises `Diverged` or `UnservableAdapter`."""
         model = self.weights.store()
         check_moved(model)
-        best = self.course.best if self._best is not None else None
+        result = self._result()
+        write_adapter(self._folder, model, self.config, result)
+        check_servable(self._folder, linears)
+        shutil.rmtree(self._output, ignore_errors=True)
+        self._folder.rename(self._output)
+        return result
+
+    def drop(self) -> None:
+        """Leaves nothing behind but what `finish` has made."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _result(self) -> TrainResult:
         latest = self.course.latest[1] if self.course.latest else None
-        result = TrainResult(
-            output=self.config.output,
+        return TrainResult(
+            output=self._output,
             num_steps=self.course.step,
             train_loss=sum(self._losses) / len(self._losses),
-            eval_loss=latest if best is None else best,
+            eval_loss=latest if self._best is None else self.course.best,
             num_train_rows=self._num_rows,
             num_eval_rows=len(self.held),
             num_parameters=self.weights.num_parameters,
             seconds=round(time.monotonic() - self._began, 3),
         )
-        write_adapter(self.folder, model, self.config, result)
-        check_servable(self.folder, linears)
-        return result
 
     def _take_step(self) -> None:
         flat, course, rate = self.weights.flat, self.course, float(self._schedule.get_last_lr()[0])
@@ -144,5 +155,12 @@ class Job:
 
     def _write(self, figures: Mapping[str, float]) -> None:
         line = {"step": self.course.step, "seconds": round(time.monotonic() - self._began, 3), **figures}
-        with (self.folder / METRICS_FILE).open("a", encoding="utf-8") as lines:
+        with (self._folder / METRICS_FILE).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(line) + "\n")
+
+
+def _workplace(output: Path) -> Path:
+    folder = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

@@ -21,10 +21,10 @@ class ByJob(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [1, tokens, ...]."""
-        sizes = self._seats.sizes
-        if len(sizes) == 1:
+        if self._seats.together:
             return self._inner(x)  # type: ignore[no-any-return]
-        return torch.cat([self._inner(part) for part in x.split(sizes, 1)], 1)
+        # Split for one job too: gradients of x are then summed in one order, however many there are.
+        return torch.cat([self._inner(part) for part in x.split(self._seats.sizes, 1)], 1)
 
 
 class FusedNorm(nn.Module):

@@ -5,7 +5,6 @@ admit -> pass -> step -> judge -> let go
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,12 +38,18 @@ class ConcurrentTrainer:
     """One base and whoever is in training on it."""
 
     def __init__(
-        self, base: SharedBase, tokenizer: PreTrainedTokenizerBase, report: Report | None = None
+        self,
+        base: SharedBase,
+        tokenizer: PreTrainedTokenizerBase,
+        report: Report | None = None,
+        at_once: int | None = None,
     ) -> None:
+        """At most `at_once` jobs share a pass; the others wait for one to end."""
         self._base = base
         self._tokenizer = tokenizer
         self._pad = int(tokenizer.pad_token_id)
         self._report = report
+        self._at_once = at_once
         # Filled by any thread, emptied between passes.
         self._waiting: deque[Job] = deque()
         self.jobs: list[Job] = []
@@ -56,13 +61,13 @@ class ConcurrentTrainer:
         """
         check_config(config)
         check_offered(config)
-        _check_output(config)
+        check_output(config)
         return self.join(config, read(config, self._tokenizer), name)
 
-    def join(self, config: TrainConfig, rows: Rows, name: str = "") -> Job:
-        """The same with rows that are token ids already."""
+    def join(self, config: TrainConfig, rows: Rows, name: str = "", output: Path | None = None) -> Job:
+        """The same with rows that are token ids already; `output` is the folder, if not the config's."""
         weights = AdapterWeights(self._base, config)
-        job = Job(name or config.output.name, config, rows, weights, _workplace(config.output))
+        job = Job(name or config.output.name, config, rows, weights, output or config.output)
         self._waiting.append(job)
         return job
 
@@ -87,12 +92,12 @@ class ConcurrentTrainer:
     def close(self) -> None:
         """Drops every job that has not ended, with what it has written."""
         for job in (*self.jobs, *self._waiting):
-            shutil.rmtree(job.folder, ignore_errors=True)
+            job.drop()
         self.jobs.clear()
         self._waiting.clear()
 
     def _admit(self) -> None:
-        while self._waiting:
+        while self._waiting and (self._at_once is None or len(self.jobs) < self._at_once):
             self.jobs.append(self._waiting.popleft())
 
     def _learn(self) -> list[Outcome]:
@@ -129,30 +134,20 @@ class ConcurrentTrainer:
 
     def _end(self, job: Job) -> Outcome:
         try:
-            result = job.finish(self._base.linears)
+            return self._leave(job, job.finish(self._base.linears))
         except TrainingError as error:
             return self._leave(job, None, error)
-        shutil.rmtree(job.config.output, ignore_errors=True)
-        job.folder.rename(job.config.output)
-        return self._leave(job, result)
 
     def _leave(self, job: Job, result: TrainResult | None, error: TrainingError | None = None) -> Outcome:
         self.jobs.remove(job)
-        shutil.rmtree(job.folder, ignore_errors=True)
+        job.drop()
         return Outcome(job.name, result, error)
 
 
-def _check_output(config: TrainConfig) -> None:
+def check_output(config: TrainConfig) -> None:
+    """Raises `InvalidConfig` for an output folder that would be overwritten without being told to."""
     output = config.output
     if output.exists() and not output.is_dir():
         raise InvalidConfig([f"output: {output} is a file; name a folder"])
     if output.is_dir() and any(output.iterdir()) and not config.overwrite:
         raise InvalidConfig([f"output: {output} is not empty; name another folder or set overwrite = true"])
-
-
-def _workplace(output: Path) -> Path:
-    """A folder beside `output` to work in."""
-    folder = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
