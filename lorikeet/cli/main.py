@@ -8,6 +8,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
+from typing import cast
 
 from lorikeet import __version__
 from lorikeet.cli import (
@@ -63,7 +65,7 @@ def _outcome(arguments: list[str]) -> int:
             parser.print_help(sys.stderr)
             return 2
         chosen = parser.parse_args(arguments)
-        return _run(chosen.command, chosen.arguments)
+        return _run(chosen.command, COMMANDS[chosen.command], chosen.arguments)
     except SystemExit as stop:
         # argparse leaves this way, after it has printed help or what is wrong.
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -94,8 +96,10 @@ def _top_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(name: str, arguments: list[str]) -> int:
-    command = COMMANDS[name]
+def _run(name: str, command: Command, arguments: list[str]) -> int:
+    word, inner = next(iter(arguments), ""), getattr(command, "SUBCOMMANDS", {})
+    if word in inner:
+        return _run(f"{name} {word}", cast(Command, import_module(inner[word])), arguments[1:])
     parser = argparse.ArgumentParser(
         prog=f"lorikeet {name}", description=command.SUMMARY + ".", allow_abbrev=False
     )

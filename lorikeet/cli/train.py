@@ -1,7 +1,8 @@
-"""`lorikeet train`: one training run, and the adapter's way to a server."""
+"""`lorikeet train`: one training run, and the adapter's way to a server; what else there is about runs."""
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,16 @@ if TYPE_CHECKING:
     from training.config import TrainConfig
 
 SUMMARY = "fine-tune an adapter as a TOML file says"
+SUBCOMMANDS = {
+    "sweep": "lorikeet.cli.train_sweep",
+    "together": "lorikeet.cli.train_together",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run's file, and where to register what comes out."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _listed_subcommands()
     parser.add_argument("config", type=Path, metavar="RUN.toml", help="settings of the run")
     parser.add_argument(
         "--register", metavar="HOST:PORT", help="upload the adapter to this server afterwards"
@@ -36,6 +43,12 @@ def run(args: argparse.Namespace) -> int:
     if args.register:
         _register(folder, args)
     return 0
+
+
+def _listed_subcommands() -> str:
+    width = max(map(len, SUBCOMMANDS))
+    lines = [f"  {name:<{width}}  {import_module(path).SUMMARY}" for name, path in SUBCOMMANDS.items()]
+    return "in place of RUN.toml:\n" + "\n".join(lines) + "\n\nlorikeet train NAME --help tells more."
 
 
 def read_settings(path: Path) -> "TrainConfig":

@@ -42,7 +42,7 @@ def add_sharing(parser: argparse.ArgumentParser) -> None:
         help="whether no bit of an adapter may depend on the others, which is slower (default: on a CPU)",
     )
     parser.add_argument(
-        "--at-once", type=_count, metavar="N", help="adapters that train at once (default: all)"
+        "--at-once", type=_count, metavar="N", help="adapters in training at once (default: all)"
     )
 
 

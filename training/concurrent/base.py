@@ -44,10 +44,7 @@ class SharedBase:
         self.dtype: torch.dtype = self._head.dtype
         self._grouped = together and self.device.type == "cuda" and self.dtype == torch.bfloat16
         if checkpointing:
-            # transformers recomputes in training mode only; a frozen base behaves the same in both.
-            model.train().gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": False}
-            )
+            recompute_layers(model)
 
     def skeleton(self) -> Model:
         """The bare base as PEFT wants to see it, with weights that take no memory."""
@@ -119,6 +116,15 @@ class SharedBase:
             if is_pointwise(module) and module is not body.rotary_emb:
                 body.set_submodule(name, ByJob(fused(module), seats))
         body.rotary_emb = TableRotary(body.rotary_emb, seats)
+
+
+def recompute_layers(model: Model) -> None:
+    """Has each layer keep nothing but its input."""
+    # The name from transformers 5.23 on, and the one before.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False, "preserve_rng_state": False})
+    # transformers does so in training mode only, which is nothing else to a frozen base.
+    model.train()
 
 
 def _numbers(losses: Sequence[Tensor]) -> list[float]:

@@ -77,7 +77,9 @@ class Grouped:
         self._pairs, self._ends = pairs, ends
         self._a = self._stacked([None if p is None else p.a for p in pairs], present[0].a)
         # The scale goes into B once, instead of into every product.
-        self._b = self._stacked([None if p is None else p.b * p.scale for p in pairs], present[0].b)
+        scales = present[0].b.new_tensor([0.0 if p is None else p.scale for p in pairs])
+        self._b = self._stacked([None if p is None else p.b for p in pairs], present[0].b)
+        self._b.mul_(scales[:, None, None])
 
     def _stacked(self, parts: Sequence[Tensor | None], like: Tensor) -> Tensor:
         """[segments, rank, width]."""
