@@ -13,6 +13,7 @@ from lorikeet.cli.show import print_table
 from lorikeet.cli.train import read_settings
 
 if TYPE_CHECKING:
+    from training.config import TrainConfig
     from training.sweep.sweep import Sweep
 
 SUMMARY = "train a grid of learning rates and ranks at once and keep the best"
@@ -28,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ranks", type=_listed(int), default=(), metavar="N,N", help="default: the run's own"
+    )
+    parser.add_argument(
+        "--eval-fraction", type=float, metavar="X", help="share of the rows to hold out, if the run has none"
     )
     add_sharing(parser)
     parser.add_argument("--json", type=Path, metavar="PATH", help="file for all figures")
@@ -55,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from training.progress import bars
     from training.sweep.sweep import Grid, sweep
 
-    config = read_settings(args.config)
+    config = _with_held_out(read_settings(args.config), args.eval_fraction)
     grid, sharing = Grid(args.learning_rates, args.ranks), Sharing(args.exact, args.at_once)
     with bars(Console(stderr=True)) as report:
         found = sweep(config, grid, sharing, report)
@@ -64,6 +68,12 @@ def run(args: argparse.Namespace) -> int:
         text = json.dumps(dataclasses.asdict(found), indent=2, default=str)
         args.json.write_text(text + "\n", encoding="utf-8")
     return 0
+
+
+def _with_held_out(config: "TrainConfig", fraction: float | None) -> "TrainConfig":
+    if fraction is None or config.data.eval or config.data.eval_fraction:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, eval_fraction=fraction))
 
 
 def _print(found: "Sweep") -> None:

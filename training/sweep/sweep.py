@@ -85,7 +85,9 @@ def sweep(config: TrainConfig, grid: Grid, sharing: Sharing, report: Report | No
 
 def _check(config: TrainConfig, points: Sequence[TrainConfig]) -> None:
     if not (config.data.eval or config.data.eval_fraction):
-        raise InvalidConfig(["a sweep compares held-out losses: give data.eval or data.eval_fraction"])
+        raise InvalidConfig(
+            ["a sweep compares held-out losses: give data.eval or data.eval_fraction (or --eval-fraction)"]
+        )
     for point in points:
         check_config(point)
         check_offered(point)
