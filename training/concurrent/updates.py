@@ -1,4 +1,4 @@
-"""What the adapters of a pass add to one linear, and what comes back to them: y[job] += scale (x[job] A^T) B.
+"""What the adapters of a pass add to one linear, and what comes back to them: y[job] += (x[job] A^T) B.
 
 Two twins: one product after another for each job, or one grouped product for all.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -23,7 +24,8 @@ ALIGNED_RANK = 8
 class Pair:
     """One job's low-rank pair for one linear, and where its gradient gathers.
 
-    a: [rank, in]. b: [rank, out], B transposed. grad_a, grad_b: float32, shaped alike.
+    a: [rank, in]. b: [rank, out], B transposed, times scale. grad_a, grad_b: float32, shaped alike; the second
+    is of B without the scale.
     """
 
     a: Tensor
@@ -53,14 +55,14 @@ class OneByOne:
         kept = []
         for segment, pair in self.pairs:
             low = x[segment.start : segment.end] @ pair.a.T
-            y[segment.start : segment.end].addmm_(low, pair.b, alpha=pair.scale)
+            y[segment.start : segment.end].addmm_(low, pair.b)
             kept.append(low)
         return tuple(kept)
 
     def gather(self, grad_y: Tensor, grad_x: Tensor, x: Tensor, *kept: Tensor) -> None:
         for (segment, pair), low in zip(self.pairs, kept, strict=True):
             mine = slice(segment.start, segment.end)
-            grad_low = (grad_y[mine] @ pair.b.T).mul_(pair.scale)
+            grad_low = grad_y[mine] @ pair.b.T
             grad_x[mine].addmm_(grad_low, pair.a)
             pair.grad_a.add_(grad_low.T @ x[mine])
             pair.grad_b.add_(low.T @ grad_y[mine], alpha=pair.scale)
@@ -71,33 +73,29 @@ class Grouped:
 
     def __init__(self, pairs: Sequence[Pair | None], ends: Tensor) -> None:
         """`pairs` has one for each segment of the pass; `ends` int32 [segments], where each ends."""
-        present = [pair for pair in pairs if pair is not None]
-        rank = max(pair.a.shape[0] for pair in present)
-        self._rank = -(-rank // ALIGNED_RANK) * ALIGNED_RANK
         self._pairs, self._ends = pairs, ends
-        self._a = self._stacked([None if p is None else p.a for p in pairs], present[0].a)
-        # The scale goes into B once, instead of into every product.
-        scales = present[0].b.new_tensor([0.0 if p is None else p.scale for p in pairs])
-        self._b = self._stacked([None if p is None else p.b for p in pairs], present[0].b)
-        self._b.mul_(scales[:, None, None])
 
-    def _stacked(self, parts: Sequence[Tensor | None], like: Tensor) -> Tensor:
-        """[segments, rank, width]."""
-        pieces: list[Tensor] = []
-        for part in parts:
-            rows = 0 if part is None else part.shape[0]
-            pieces += [] if part is None else [part]
-            pieces += [] if rows == self._rank else [like.new_zeros(self._rank - rows, like.shape[1])]
-        return torch.cat(pieces).view(len(parts), self._rank, like.shape[1])
+    @cached_property
+    def _stacks(self) -> tuple[Tensor, Tensor]:
+        """A [segments, rank, in] and B [segments, rank, out]; made at first use, when a GPU is busy."""
+        present = next(pair for pair in self._pairs if pair is not None)
+        rank = max(pair.a.shape[0] for pair in self._pairs if pair is not None)
+        aligned = -(-rank // ALIGNED_RANK) * ALIGNED_RANK
+        return (
+            _stacked([None if pair is None else pair.a for pair in self._pairs], aligned, present.a),
+            _stacked([None if pair is None else pair.b for pair in self._pairs], aligned, present.b),
+        )
 
     def add(self, y: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        low: Tensor = F.grouped_mm(x, self._a.transpose(1, 2), offs=self._ends)
-        y.add_(F.grouped_mm(low, self._b, offs=self._ends))
+        a, b = self._stacks
+        low: Tensor = F.grouped_mm(x, a.transpose(1, 2), offs=self._ends)
+        y.add_(F.grouped_mm(low, b, offs=self._ends))
         return (low,)
 
     def gather(self, grad_y: Tensor, grad_x: Tensor, x: Tensor, *kept: Tensor) -> None:
-        grad_low = F.grouped_mm(grad_y, self._b.transpose(1, 2), offs=self._ends)
-        grad_x.add_(F.grouped_mm(grad_low, self._a, offs=self._ends))
+        a, b = self._stacks
+        grad_low = F.grouped_mm(grad_y, b.transpose(1, 2), offs=self._ends)
+        grad_x.add_(F.grouped_mm(grad_low, a, offs=self._ends))
         grad_a = F.grouped_mm(grad_low.T, x, offs=self._ends)
         grad_b = F.grouped_mm(kept[0].T, grad_y, offs=self._ends)
         for pair, of_a, of_b in zip(self._pairs, grad_a, grad_b, strict=True):
@@ -105,3 +103,13 @@ class Grouped:
                 rank = pair.a.shape[0]
                 pair.grad_a.add_(of_a[:rank])
                 pair.grad_b.add_(of_b[:rank], alpha=pair.scale)
+
+
+def _stacked(parts: Sequence[Tensor | None], rank: int, like: Tensor) -> Tensor:
+    """[len(parts), rank, width of `like`]."""
+    pieces: list[Tensor] = []
+    for part in parts:
+        rows = 0 if part is None else part.shape[0]
+        pieces += [] if part is None else [part]
+        pieces += [] if rows == rank else [like.new_zeros(rank - rows, like.shape[1])]
+    return torch.cat(pieces).view(len(parts), rank, like.shape[1])

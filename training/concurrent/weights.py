@@ -45,7 +45,6 @@ class AdapterWeights:
             torch.manual_seed(config.seed)
             self.model: PeftModel = adapt(base.skeleton(), plain)
         self._places = dict(_places(self.model))
-        self._dtype = base.dtype
         size = max(_aligned(place.b + place.rank * place.rows) for place in self._places.values())
         self.flat = nn.Parameter(torch.zeros(size, device=base.device))
         self.flat.grad = torch.zeros_like(self.flat)
@@ -54,20 +53,25 @@ class AdapterWeights:
                 a, b = _views(self.flat, place)
                 a.copy_(place.layer.lora_A[ADAPTER].weight)
                 b.copy_(place.layer.lora_B[ADAPTER].weight.T)
+        # What passes multiply with: the base's number format, the scale in B.
+        self._used = torch.zeros(size, dtype=base.dtype, device=base.device)
+        self._pairs = {
+            name: Pair(*_views(self._used, place), place.scale, *_views(self.flat.grad, place))
+            for name, place in self._places.items()
+        }
 
     @property
     def num_parameters(self) -> int:
         """Weights of the adapter."""
         return sum(place.rank * (place.width + place.rows) for place in self._places.values())
 
+    @torch.no_grad()
     def pairs(self) -> dict[str, Pair]:
-        """By linear, in the base's number format; gradients gather in `flat.grad`."""
-        weights, grad = self.flat.detach().to(self._dtype), self.flat.grad
-        assert grad is not None, "the gradient is never dropped, only zeroed"
-        return {
-            name: Pair(*_views(weights, place), place.scale, *_views(grad, place))
-            for name, place in self._places.items()
-        }
+        """By linear, as they are now; gradients gather in `flat.grad`."""
+        self._used.copy_(self.flat)
+        pairs = list(self._pairs.values())
+        torch._foreach_mul_([pair.b for pair in pairs], [pair.scale for pair in pairs])
+        return self._pairs
 
     @torch.no_grad()
     def store(self) -> PeftModel:
