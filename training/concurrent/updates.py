@@ -24,8 +24,8 @@ ALIGNED_RANK = 8
 class Pair:
     """One job's low-rank pair for one linear, and where its gradient gathers.
 
-    a: [rank, in]. b: [rank, out], B transposed, times scale. grad_a, grad_b: float32, shaped alike, the second
-    without the scale.
+    a: [rank, in]. b: [rank, out], B transposed, times scale. grad_a, grad_b: float32, shaped alike; the
+    second is without the scale.
     """
 
     a: Tensor
