@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeVar
 
-import torch
-from transformers.trainer_pt_utils import LengthGroupedSampler
-
+from training.batches import LengthGrouped
 from training.concurrent.batch import num_foretold
 from training.config import OptimConfig
 from training.encode import Example
@@ -28,17 +27,13 @@ class Portion:
 
 def portions(examples: Sequence[Example], optim: OptimConfig, seed: int) -> Iterator[Portion]:
     """Endlessly, epoch after epoch; rows of like length share a pass, so that little of it is padding."""
-    order = LengthGroupedSampler(
-        optim.batch_size * optim.accumulation,
-        lengths=[len(example.input_ids) for example in examples],
-        generator=torch.Generator().manual_seed(seed),
-    )
-    while True:
+    order = LengthGrouped(examples, optim.batch_size * optim.accumulation, seed)
+    for order.epoch in count():
         passes = list(_parts([examples[index] for index in order], optim.batch_size))
         for step in _parts(passes, optim.accumulation):
-            count = sum(num_foretold(rows) for rows in step)
+            num_tokens = sum(num_foretold(rows) for rows in step)
             for number, rows in enumerate(step, start=1):
-                yield Portion(rows, count, closes=number == len(step))
+                yield Portion(rows, num_tokens, closes=number == len(step))
 
 
 def steps_per_epoch(num_rows: int, optim: OptimConfig) -> int:

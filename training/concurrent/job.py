@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import get_scheduler
 
-from training.artifact import TrainResult, check_moved, check_servable, write_adapter
+from training.artifact import TrainResult, check_servable, write_story
 from training.concurrent.course import Course
 from training.concurrent.feed import Portion, portions, steps_per_epoch
 from training.concurrent.rows import Rows
@@ -22,8 +22,9 @@ from training.concurrent.weights import AdapterWeights
 from training.config import TrainConfig
 from training.encode import Example
 from training.errors import Diverged
+from training.files import METRICS_FILE
+from training.methods.guards import check_moved, fingerprints, trainables
 from training.progress import Progress
-from training.trainer import METRICS_FILE
 
 
 class Job:
@@ -43,6 +44,7 @@ class Job:
         self._num_rows = len(rows.train)
         self._portions = portions(rows.train, config.optim, config.seed)
         self._portion: Portion | None = None
+        self._before = fingerprints(trainables(weights.model))
         self._optimizer, self._schedule = self._steppers()
         self._began = time.monotonic()
         self._step_loss, self._losses = 0.0, list[float]()
@@ -104,10 +106,12 @@ class Job:
     def finish(self, linears: dict[str, tuple[int, int]]) -> TrainResult:
         """Makes the output folder the adapter. Raises `Diverged` or `UnservableAdapter`."""
         model = self.weights.store()
-        check_moved(model)
-        result = self._result()
-        write_adapter(self._folder, model, self.config, result)
+        check_moved(trainables(model), self._before)
+        # The vocabulary is never changed here; looking for changes would ask the hub about the base.
+        model.save_pretrained(str(self._folder), save_embedding_layers=False)
         check_servable(self._folder, linears)
+        result = self._result()
+        write_story(self._folder, self.config, result)
         shutil.rmtree(self._output, ignore_errors=True)
         self._folder.rename(self._output)
         return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ SECTIONS = {
         *("weight_decay", "clip", "eval_every", "patience"),
     },
 }
+# Of these settings some values are offered beside the one that they have when left out.
+VALUES = {"method": ("lora", "qlora", "rslora"), "optim.optimizer": ("auto", "adamw")}
 # What the one base decides for all.
 SHARED = ("base", "quantization", "dtype")
 
@@ -52,18 +54,16 @@ def check_shared(configs: Sequence[TrainConfig]) -> None:
         raise InvalidConfig(problems)
 
 
-def _changed(config: TrainConfig) -> list[tuple[str, Any]]:
+def _changed(config: TrainConfig) -> Iterator[tuple[str, Any]]:
     """Settings that are neither offered nor left as they are."""
-    plain, found = TrainConfig(), []
+    plain = TrainConfig()
     for item in fields(config):
         value, usual = getattr(config, item.name), getattr(plain, item.name)
-        if is_dataclass(value) and not isinstance(value, type):
+        if is_dataclass(value):
             known = SECTIONS.get(item.name, set())
-            found += [
-                (f"{item.name}.{part.name}", getattr(value, part.name))
-                for part in fields(value)
-                if part.name not in known and getattr(value, part.name) != getattr(usual, part.name)
-            ]
-        elif item.name not in OWN and value != usual:
-            found.append((item.name, value))
-    return found
+            for part in fields(value):
+                name, inner = f"{item.name}.{part.name}", getattr(value, part.name)
+                if part.name not in known and inner not in VALUES.get(name, (getattr(usual, part.name),)):
+                    yield name, inner
+        elif item.name not in OWN and value not in VALUES.get(item.name, (usual,)):
+            yield item.name, value

@@ -12,6 +12,7 @@ from training.concurrent.base import SharedBase
 from training.concurrent.offered import check_shared
 from training.concurrent.trainer import ConcurrentTrainer, Outcome
 from training.config import TrainConfig
+from training.methods.settle import settled
 from training.model import load_base, load_tokenizer
 from training.progress import Report
 from training.quiet import quiet
@@ -35,6 +36,7 @@ def train_together(
 
     Raises `InvalidConfig`, `InvalidData` or `InvalidBase` before anything is trained.
     """
+    configs = [settled(config) for config in configs]
     check_shared(configs)
     with opened(configs, sharing, report) as trainer:
         for config in configs:

@@ -22,6 +22,7 @@ from training.concurrent.weights import AdapterWeights
 from training.config import TrainConfig
 from training.configfile import check_config
 from training.errors import InvalidConfig, TrainingError
+from training.methods.settle import settled
 from training.progress import Report
 
 
@@ -59,6 +60,7 @@ class ConcurrentTrainer:
 
         Raises `InvalidConfig` or `InvalidData`.
         """
+        config = settled(config)
         check_config(config)
         check_offered(config)
         check_output(config)

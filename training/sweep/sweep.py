@@ -16,6 +16,7 @@ from training.concurrent.trainer import Outcome, check_output
 from training.config import TrainConfig
 from training.configfile import check_config
 from training.errors import Diverged, InvalidConfig
+from training.methods.settle import settled
 from training.model import load_tokenizer
 from training.progress import Report
 
@@ -66,6 +67,7 @@ def sweep(config: TrainConfig, grid: Grid, sharing: Sharing, report: Report | No
 
     Raises `InvalidConfig`, `InvalidData`, `InvalidBase`, or `Diverged` if no point came to an end.
     """
+    config = settled(config)
     points = grid.configs(config)
     _check(config, points)
     folder = config.output.with_name(f".{config.output.name}.sweep")
