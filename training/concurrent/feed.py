@@ -27,7 +27,7 @@ class Portion:
 
 def portions(examples: Sequence[Example], optim: OptimConfig, seed: int) -> Iterator[Portion]:
     """Endlessly, epoch after epoch; rows of like length share a pass, so that little of it is padding."""
-    order = LengthGrouped(examples, optim.batch_size * optim.accumulation, seed)
+    order = LengthGrouped(examples, optim.batch_size, seed)
     for order.epoch in count():
         passes = list(_parts([examples[index] for index in order], optim.batch_size))
         for step in _parts(passes, optim.accumulation):

@@ -22,10 +22,9 @@ from training.progress import Progress
 from training.train import run
 
 WEIGHTS = "adapter_model.safetensors"
-# One batch holds all rows, so that their order, which is drawn otherwise, does not matter.
 OPTIM = OptimConfig(
     learning_rate=1e-2,
-    batch_size=16,
+    batch_size=5,
     max_steps=5,
     warmup_steps=2,
     weight_decay=0.1,
@@ -58,7 +57,7 @@ def test_two_runs_at_once_are_what_each_is_by_trainer_and_peft(
             output=tmp_path / "two",
             lora=small,
             seed=3,
-            optim=replace(OPTIM, accumulation=2, batch_size=6),
+            optim=replace(OPTIM, accumulation=2, batch_size=4),
         ),
     ]
     outcomes = train_together(configs, Sharing())
