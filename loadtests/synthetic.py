@@ -17,7 +17,7 @@ from server.model.decoder import Decoder, Layer
 from server.model.layers import DenseWeight, Linear, Rotary, Weight
 from server.model.parts import FUSED
 
-# Llama-3.1-8B, Llama-3.2-1B, and one for tests.
+# Llama-3.1-8B, Llama-3.2-1B, one that a CPU trains in seconds, and one for tests.
 SHAPES: dict[str, dict[str, Any]] = {
     "8b": {
         "vocab_size": 128256,
@@ -35,6 +35,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
     },
+    "small": {
+        "vocab_size": 4096,
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+    },
     "tiny": {
         "vocab_size": 320,
         "hidden_size": 128,
@@ -49,13 +57,16 @@ MAX_CONTEXT = 16384
 ADAPTER_SPREAD = 0.02
 
 
-def config_of(shape: str) -> ModelConfig:
-    hf = LlamaConfig(
+def llama_of(shape: str) -> LlamaConfig:
+    return LlamaConfig(
         **SHAPES[shape.lower()],
         max_position_embeddings=MAX_CONTEXT,
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
     )
-    return ModelConfig.from_hf(hf)
+
+
+def config_of(shape: str) -> ModelConfig:
+    return ModelConfig.from_hf(llama_of(shape))
 
 
 class RandomBase:

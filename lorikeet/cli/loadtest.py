@@ -79,6 +79,11 @@ TESTS = {
         "loadtests.kernels.KernelConfig",
         "time of each kernel beside bitsandbytes, cuBLAS and the floor",
     ),
+    "training": Test(
+        "loadtests.concurrent.run",
+        "loadtests.concurrent.TrainingConfig",
+        "tokens a second of adapters trained at once, and of one after another",
+    ),
     "start": Test(
         "loadtests.start.run", "loadtests.start.StartConfig", "time of an engine from nothing to ready"
     ),

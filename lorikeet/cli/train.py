@@ -18,6 +18,8 @@ SUMMARY = "fine-tune an adapter as a TOML file says"
 SUBCOMMANDS = {
     "check": "lorikeet.cli.train_check",
     "advise": "lorikeet.cli.train_advise",
+    "sweep": "lorikeet.cli.train_sweep",
+    "together": "lorikeet.cli.train_together",
 }
 
 

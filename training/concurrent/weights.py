@@ -1,0 +1,104 @@
+"""One job's adapter: every pair of it in one flat vector, which one optimizer steps as one parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from training.concurrent.base import SharedBase
+from training.concurrent.updates import Pair
+from training.config import TrainConfig
+from training.model import adapt
+
+# Of float32: pairs begin at whole cache lines, so that products of a job see the same alignment everywhere.
+ALIGNMENT = 16
+ADAPTER = "default"
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a linear's pair stands in the vector: A at `a`, B transposed at `b`."""
+
+    layer: Any
+    rank: int
+    width: int
+    rows: int
+    scale: float
+    a: int
+    b: int
+
+
+class AdapterWeights:
+    """PEFT decides names, shapes, scales and the start; here they are laid out to be trained."""
+
+    def __init__(self, base: SharedBase, config: TrainConfig) -> None:
+        """Draws A from the config's seed, as a run of its own would. Raises `InvalidConfig`."""
+        plain = replace(config, quantization="none", gradient_checkpointing=False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model: PeftModel = adapt(base.skeleton(), plain)
+        self._places = dict(_places(self.model))
+        size = max(_aligned(place.b + place.rank * place.rows) for place in self._places.values())
+        self.flat = nn.Parameter(torch.zeros(size, device=base.device))
+        self.flat.grad = torch.zeros_like(self.flat)
+        with torch.no_grad():
+            for place in self._places.values():
+                a, b = _views(self.flat, place)
+                a.copy_(place.layer.lora_A[ADAPTER].weight)
+                b.copy_(place.layer.lora_B[ADAPTER].weight.T)
+        # What passes multiply with: the base's number format, the scale in B.
+        self._used = torch.zeros(size, dtype=base.dtype, device=base.device)
+        self._pairs = {
+            name: Pair(*_views(self._used, place), place.scale, *_views(self.flat.grad, place))
+            for name, place in self._places.items()
+        }
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the adapter."""
+        return sum(place.rank * (place.width + place.rows) for place in self._places.values())
+
+    @torch.no_grad()
+    def pairs(self) -> dict[str, Pair]:
+        """By linear, as they are now; gradients gather in `flat.grad`."""
+        self._used.copy_(self.flat)
+        pairs = list(self._pairs.values())
+        torch._foreach_mul_([pair.b for pair in pairs], [pair.scale for pair in pairs])
+        return self._pairs
+
+    @torch.no_grad()
+    def store(self) -> PeftModel:
+        """PEFT's model with the weights as they are now."""
+        for place in self._places.values():
+            a, b = _views(self.flat, place)
+            place.layer.lora_A[ADAPTER].weight.copy_(a)
+            place.layer.lora_B[ADAPTER].weight.copy_(b.T)
+        return self.model
+
+
+def _places(model: PeftModel) -> Iterator[tuple[str, _Place]]:
+    at = 0
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer):
+            (rank, width), rows = layer.lora_A[ADAPTER].weight.shape, layer.lora_B[ADAPTER].weight.shape[0]
+            b = at + _aligned(rank * width)
+            place = _Place(layer, rank, width, rows, float(layer.scaling[ADAPTER]), at, b)
+            yield name.removeprefix(PREFIX), place
+            at = b + _aligned(rank * rows)
+
+
+def _views(flat: Tensor, place: _Place) -> tuple[Tensor, Tensor]:
+    """A [rank, in] and B transposed [rank, out]."""
+    a = flat[place.a : place.a + place.rank * place.width].view(place.rank, place.width)
+    return a, flat[place.b : place.b + place.rank * place.rows].view(place.rank, place.rows)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,1 @@
+"""A grid of settings trained at once, of which the best is kept."""
