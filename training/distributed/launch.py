@@ -34,7 +34,10 @@ def launch(sharding: str, num_processes: int, module: str, arguments: Sequence[s
 
 def _sentence(error: Any) -> str:
     rank, failure = error.get_first_failure()
-    if failure.exitcode < 0:
+    # Those who were waiting for one that was killed fail too, and may be noticed first.
+    killed = [each for each in error.failures.items() if each[1].exitcode < 0]
+    if killed:
+        rank, failure = killed[0]
         return (
             f"process {rank} was ended by {failure.signal_name()}, and the others with it; "
             "run the same command again to go on from the last checkpoint"

@@ -13,6 +13,8 @@ from training.methods.conversion import CONVERTED
 from training.methods.table import METHODS
 
 BYTES = "uint8"
+# Codes that a sharding would not find its way about in.
+UNSHARDED = {FSDP: ("int8",), ZERO3: ("int8", "nf4")}
 
 
 def check_together(config: TrainConfig, world: World) -> None:
@@ -22,6 +24,10 @@ def check_together(config: TrainConfig, world: World) -> None:
         problems.append(
             f"quant_storage = {BYTES!r} cannot be sharded by {world.sharding}: only float tensors are,"
             " so every process would keep all 4-bit weights or lose track of their scales; use 'auto'"
+        )
+    if config.quantization in UNSHARDED.get(world.sharding, ()):
+        problems.append(
+            f"quantization = {config.quantization!r} is not sharded by {world.sharding}: use FSDP with nf4, or DDP"
         )
     method = METHODS[config.method]
     if world.is_sharded and (method.family != "lora" or config.lora.init in CONVERTED):

@@ -82,7 +82,8 @@ class Learner:
         Every process must ask, and the first writes. Raises `UnservableAdapter` for what a server would
         refuse or for a conversion that is off.
         """
-        state = {} if self.method.makes_model else adapter_state(self.model)
+        # Only what is shared out has to be gathered; PEFT finds the rest by itself.
+        state = adapter_state(self.model) if self.world.is_sharded else None
         if not self.world.is_first:
             return {}
         if self.method.makes_model:
