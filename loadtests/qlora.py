@@ -11,6 +11,7 @@ from loadtests.figures import Bar, finite, print_table, write_figures
 from loadtests.synthetic import SHAPES
 from loadtests.train_times import Case, Trained, own_trainer, plain_loop
 from server.engine.config import COUNT, check_options, option
+from training.quiet import quiet
 
 GOAL = 1.3
 # Of the losses before the first timed step: further apart, and the two do not train alike.
@@ -94,8 +95,8 @@ def _measure(case: Case) -> Pair:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        results.append(contender(case))
+        with quiet():
+            results.append(contender(case))
     return Pair(case, *results)
 
 

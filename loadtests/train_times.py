@@ -18,7 +18,6 @@ from training.distributed.rules import resolve_storage
 from training.distributed.world import ALONE, World
 from training.encode import Example
 from training.methods.learner import learner_over
-from training.quiet import quiet
 from training.stopping import Stop
 from training.trainer import Job, LearnTrainer
 
@@ -94,7 +93,7 @@ def own_trainer(case: Case, world: World = ALONE) -> Trained:
     storage = resolve_storage(config, world, dtype)
     model = random_causal(case.model, case.quantization, device, dtype, storage)
     rows = [row.tolist() for ids in _batches(case, torch.device("cpu"), world.size) for row in ids]
-    with quiet(), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         examples = [Example(row, row) for row in rows]
         learner = learner_over(model, config, examples, 0, Path(folder), world)
         trainer = LearnTrainer(learner, Job(examples, [], 0), Path(folder), Stop(), None)
@@ -116,6 +115,8 @@ class Stopwatch:
         self._count += 1
         if self._count == self._case.warmup:
             synchronize(self._device)
+            if self._device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self._device)
             self._began = time.perf_counter()
         if self._count == self._case.warmup + self._case.steps:
             synchronize(self._device)

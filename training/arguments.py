@@ -50,8 +50,12 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool, world
         bf16=resolve_dtype(config.dtype) == torch.bfloat16
         and torch.cuda.is_available()
         and not goes_fast(config, world),
-        # Processes have met before the model was loaded.
-        accelerator_config={"use_configured_state": world.is_shared},
+        accelerator_config={
+            # Processes have met before the model was loaded.
+            "use_configured_state": world.is_shared,
+            # The next batch is copied without waiting for the step before.
+            "non_blocking": torch.cuda.is_available(),
+        },
         # Every weight that learns takes part in every pass.
         ddp_find_unused_parameters=False,
         disable_tqdm=True,

@@ -9,7 +9,6 @@ import torch
 from training.config import TrainConfig
 from training.distributed.world import FSDP, ZERO3, World
 from training.errors import InvalidConfig
-from training.methods.conversion import CONVERTED
 from training.methods.table import METHODS
 
 BYTES = "uint8"
@@ -27,10 +26,11 @@ def check_together(config: TrainConfig, world: World) -> None:
         )
     if config.quantization in UNSHARDED.get(world.sharding, ()):
         problems.append(
-            f"quantization = {config.quantization!r} is not sharded by {world.sharding}: use FSDP with nf4, or DDP"
+            f"quantization = {config.quantization!r} is not sharded by {world.sharding}:"
+            " use FSDP with nf4, or DDP"
         )
     method = METHODS[config.method]
-    if world.is_sharded and (method.family != "lora" or config.lora.init in CONVERTED):
+    if world.is_sharded and (method.family != "lora" or config.lora.init != "default"):
         problems.append(
             f"method {config.method} with init {config.lora.init} is not sharded by {world.sharding}:"
             " LoRA from a start of its own is; use DDP for the others, where every process has all weights"

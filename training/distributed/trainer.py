@@ -27,6 +27,7 @@ class SharingTrainer(Trainer):  # type: ignore[misc]
     world: World = ALONE
     state: TrainerState
     _stage: Path | None = None
+    _ops_per_token: float | None = None
 
     def whole_passes(self, order: Sampler[int]) -> Sampler[int]:
         """`order` for accelerate to deal out; alone, one process takes what there is."""
@@ -42,6 +43,13 @@ class SharingTrainer(Trainer):  # type: ignore[misc]
         """Every process must ask."""
         (total,) = self.world.total(float(value))
         return value.new_tensor(total / self.world.size)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """As Trainer's, which counts all parameters of the model again at every step."""
+        num_tokens = inputs["input_ids"].numel()
+        if self._ops_per_token is None:
+            self._ops_per_token = super().floating_point_ops(inputs) / num_tokens
+        return int(self._ops_per_token * num_tokens)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._stage or self.args.output_dir)

@@ -61,6 +61,9 @@ ALONE = World()
 
 def join() -> World:
     """The world that the environment tells of; processes of one run meet here."""
+    if not torch.cuda.is_available():
+        # DeepSpeed, where it is installed, looks for a device and says on stdout that there is none.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     sharding = _sharding()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 and sharding == NONE:
         return ALONE

@@ -39,6 +39,7 @@ def _forward(
         # Waits for the device: a collator that knows the labels on the host saves that.
         loss_rows, loss_targets = rows_that_count(labels)
     hidden = self.model(*args, **kwargs)[0]
-    total = rows_loss(hidden.flatten(0, 1)[loss_rows], self.get_output_embeddings().weight, loss_targets)
+    rows = hidden.flatten(0, 1).index_select(0, loss_rows)
+    total = rows_loss(rows, self.get_output_embeddings().weight, loss_targets)
     count = max(len(loss_targets), 1) if num_items_in_batch is None else num_items_in_batch
     return CausalLMOutputWithPast(loss=total / count)
