@@ -67,10 +67,17 @@ def join() -> World:
     sharding = _sharding()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 and sharding == NONE:
         return ALONE
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), **_backends(sharding))
     if state.device.type == "cpu" and sharding != NONE:
         _shard_on_cpu(sharding)
     return World(state.process_index, state.num_processes, sharding)
+
+
+def _backends(sharding: str) -> dict[str, str]:
+    """Gloo beside NCCL: what the hosts tell each other at every step then waits for no GPU."""
+    if sharding == ZERO3 or not torch.cuda.is_available():
+        return {}
+    return {"backend": "cuda:nccl,cpu:gloo"}
 
 
 def _sharding() -> str:
