@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ def launch(sharding: str, num_processes: int, module: str, arguments: Sequence[s
 
 def _sentence(error: Any) -> str:
     rank, failure = error.get_first_failure()
-    # Those who were waiting for one that was killed fail too, and may be noticed first.
-    killed = [each for each in error.failures.items() if each[1].exitcode < 0]
+    # Those who were waiting for one that was killed fail too, and may be noticed first; SIGTERM is ours.
+    ended = -signal.SIGTERM
+    killed = [each for each in error.failures.items() if each[1].exitcode < 0 and each[1].exitcode != ended]
     if killed:
         rank, failure = killed[0]
         return (
