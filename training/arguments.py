@@ -31,7 +31,7 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool, world
         max_steps=optim.max_steps or -1,
         weight_decay=optim.weight_decay,
         max_grad_norm=optim.clip,
-        optim=optimizer_name(config),
+        optim=optimizer_name(config, world),
         eval_strategy=rhythm if evaluates else "no",
         eval_steps=optim.eval_every,
         # Checkpoints to go on from are asked for apart from these, which the best weights are taken from.

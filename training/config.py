@@ -115,7 +115,7 @@ class OptimConfig:
     epochs: float = option("passes over the train rows; max_steps wins when given", 1.0, least=0)
     max_steps: int | None = option("optimizer steps to take instead of counting epochs", None, least=1)
     optimizer: str = option(
-        "auto pages AdamW's state out of a GPU over a quantized base and is plain AdamW elsewhere",
+        "auto is plain AdamW, whose state is paged out of a GPU over a quantized base where fast is off",
         "auto",
         choices=("auto", "adamw", "paged_adamw_32bit", "paged_adamw_8bit"),
     )

@@ -12,6 +12,8 @@ from training.errors import TrainingError
 CONFIGS = Path(__file__).parent / "configs"
 SHARDINGS = tuple(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 
+_AGAIN = "run the same command again to go on from the last checkpoint, if checkpoint_every had one written"
+
 
 class ProcessLost(TrainingError):
     """A process of the run ended before its time."""
@@ -23,6 +25,7 @@ def launch(sharding: str, num_processes: int, module: str, arguments: Sequence[s
     Raises `ProcessLost`, after the others have been ended, naming the first that failed.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     options = ["--config_file", str(CONFIGS / f"{sharding}.yaml"), "--num_processes", str(num_processes)]
@@ -31,6 +34,8 @@ def launch(sharding: str, num_processes: int, module: str, arguments: Sequence[s
         launch_command(launch_command_parser().parse_args(options))
     except ChildFailedError as error:
         raise ProcessLost(_sentence(error)) from error
+    except SignalException as error:
+        raise ProcessLost(f"stopped by {error.sigval.name}; {_AGAIN}") from error
 
 
 def _sentence(error: Any) -> str:
@@ -40,8 +45,5 @@ def _sentence(error: Any) -> str:
     killed = [each for each in error.failures.items() if each[1].exitcode < 0 and each[1].exitcode != ended]
     if killed:
         rank, failure = killed[0]
-        return (
-            f"process {rank} was ended by {failure.signal_name()}, and the others with it; "
-            "run the same command again to go on from the last checkpoint"
-        )
+        return f"process {rank} was ended by {failure.signal_name()}, and the others with it; {_AGAIN}"
     return f"process {rank} failed with exit code {failure.exitcode}; what it said is above"

@@ -35,6 +35,10 @@ def check_together(config: TrainConfig, world: World) -> None:
             f"method {config.method} with init {config.lora.init} is not sharded by {world.sharding}:"
             " LoRA from a start of its own is; use DDP for the others, where every process has all weights"
         )
+    if world.is_sharded and config.optim.optimizer.startswith("paged"):
+        problems.append(
+            f"optim.optimizer = {config.optim.optimizer!r} cannot page what is shared out: use 'adamw'"
+        )
     if world.sharding == ZERO3 and config.fast == "on":
         problems.append(
             "fast = 'on' cannot be with DeepSpeed, which gathers weights of called modules: use 'auto'"
