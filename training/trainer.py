@@ -22,7 +22,7 @@ from training.distributed.gather import put, whole
 from training.distributed.share import Rows, blank
 from training.distributed.trainer import SharingTrainer
 from training.encode import Example
-from training.fast.install import goes_fast
+from training.fast.head import takes_loss_rows
 from training.files import METRICS_FILE
 from training.methods.adalora import Pruning
 from training.methods.ewc import Tether
@@ -65,7 +65,7 @@ class LearnTrainer(SharingTrainer):
             train_dataset=Rows([features(example) for example in job.train], features(blank(job.pad))),
             # Only its presence matters to Trainer: `evaluate` reads the examples themselves.
             eval_dataset=[features(example) for example in job.held] or None,
-            data_collator=partial(collated, pad=job.pad, fast=goes_fast(config, learner.world)),
+            data_collator=partial(collated, pad=job.pad, fast=takes_loss_rows(learner.model)),
         )
         self.learner, self.job, self.place, self.world = learner, job, place, learner.world
         rows = config.optim.batch_size * self.world.size

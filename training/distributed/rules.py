@@ -9,6 +9,7 @@ import torch
 from training.config import TrainConfig
 from training.distributed.world import FSDP, ZERO3, World
 from training.errors import InvalidConfig
+from training.fast.install import can_go_fast
 from training.methods.table import METHODS
 
 BYTES = "uint8"
@@ -39,9 +40,10 @@ def check_together(config: TrainConfig, world: World) -> None:
         problems.append(
             f"optim.optimizer = {config.optim.optimizer!r} cannot page what is shared out: use 'adamw'"
         )
-    if world.sharding == ZERO3 and config.fast == "on":
+    if config.fast == "on" and not can_go_fast(config, world):
         problems.append(
-            "fast = 'on' cannot be with DeepSpeed, which gathers weights of called modules: use 'auto'"
+            "fast = 'on' is for LoRA without dropout or dora, over none or nf4,"
+            " and not with DeepSpeed: use 'auto'"
         )
     if world.sharding == ZERO3 and find_spec("deepspeed") is None:
         problems.append("DeepSpeed is not installed: run `pip install 'lorikeet[deepspeed]'`")

@@ -23,6 +23,12 @@ def make_loss_fast(causal: Any) -> bool:
     return True
 
 
+def takes_loss_rows(model: Any) -> bool:
+    """Whether a model, or the one under its adapter, has been made fast here."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(causal.forward, "__func__", None) is _forward
+
+
 def _forward(
     self: Any,
     *args: Any,

@@ -6,25 +6,30 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from peft import PeftModel, PeftType
+from peft import PeftModel
 
 from training.config import TrainConfig
 from training.distributed.world import NONE, ZERO3, World
 from training.fast.head import make_loss_fast
 from training.fast.modules import make_linears_fast
+from training.methods.table import METHODS
 
 
 def goes_fast(config: TrainConfig, world: World) -> bool:
-    """`auto` is on a GPU, where it pays; DeepSpeed gathers weights only for modules that it sees called."""
+    """`auto` is on a GPU, where it pays, if the run can."""
     if config.fast == "auto":
-        return torch.cuda.is_available() and world.sharding != ZERO3
+        return torch.cuda.is_available() and can_go_fast(config, world)
     return config.fast == "on"
+
+
+def can_go_fast(config: TrainConfig, world: World) -> bool:
+    """Plain pairs can; DeepSpeed gathers weights only for modules that it sees called."""
+    is_plain = METHODS[config.method].family == "lora" and not config.lora.dora and not config.lora.dropout
+    return is_plain and config.quantization != "int8" and world.sharding != ZERO3
 
 
 def make_fast(model: PeftModel, world: World) -> None:
     """Puts a LoRA model on the fast way; what does not fit stays on PEFT's and transformers' own."""
-    if model.peft_config[model.active_adapter].peft_type != PeftType.LORA:
-        return
     causal = model.get_base_model()
     make_linears_fast(model)
     if world.sharding == NONE:

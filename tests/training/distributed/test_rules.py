@@ -38,8 +38,12 @@ def test_what_only_whole_weights_can_is_refused(config: TrainConfig) -> None:
     for quantization, sharding in (("int8", FSDP), ("int8", ZERO3), ("nf4", ZERO3)):
         with pytest.raises(InvalidConfig, match="use FSDP with nf4, or DDP"):
             check_together(replace(config, quantization=quantization), World(0, 2, sharding))
-    with pytest.raises(InvalidConfig, match="cannot be with DeepSpeed"):
+    with pytest.raises(InvalidConfig, match="and not with DeepSpeed: use 'auto'"):
         check_together(replace(config, fast="on"), World(0, 2, ZERO3))
+    for other in (replace(config, method="ia3"), replace(config, lora=LoraSection(dropout=0.1))):
+        with pytest.raises(InvalidConfig, match="fast = 'on' is for LoRA without dropout"):
+            check_together(replace(other, fast="on"), World())
+        check_together(other, World())
 
 
 @pytest.mark.parametrize(("sharding", "quantization", "loads"), [(NONE, "none", True), (FSDP, "nf4", True)])
