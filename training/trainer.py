@@ -144,7 +144,9 @@ class LearnTrainer(SharingTrainer):
         self._load_weights(Path(resume_from_checkpoint))
 
     def _load_extra(self, checkpoint: Path) -> None:
-        extra = torch.load(checkpoint / _EXTRA, map_location=self.args.device, weights_only=True)
+        # A CPU among CPUs that share has a number, by which nothing can be loaded.
+        device = torch.device(self.args.device.type)
+        extra = torch.load(checkpoint / _EXTRA, map_location=device, weights_only=True)
         self._nats = extra["nats"]
         if self._pruning is not None:
             self._pruning.load_state_dict(extra["pruning"])
