@@ -8,11 +8,13 @@ import torch
 from transformers import TrainingArguments
 
 from training.config import TrainConfig
+from training.distributed.world import World
+from training.fast.install import goes_fast
 from training.methods.optimizers import optimizer_name
 from training.model import resolve_dtype
 
 
-def training_arguments(config: TrainConfig, folder: Path, evaluates: bool) -> TrainingArguments:
+def training_arguments(config: TrainConfig, folder: Path, evaluates: bool, world: World) -> TrainingArguments:
     """Arguments of a run that keeps its checkpoints in `folder`; `evaluates` if there are held-out rows."""
     optim = config.optim
     rhythm = "steps" if optim.eval_every else "epoch"
@@ -29,7 +31,7 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool) -> Tr
         max_steps=optim.max_steps or -1,
         weight_decay=optim.weight_decay,
         max_grad_norm=optim.clip,
-        optim=optimizer_name(config),
+        optim=optimizer_name(config, world),
         eval_strategy=rhythm if evaluates else "no",
         eval_steps=optim.eval_every,
         # Checkpoints to go on from are asked for apart from these, which the best weights are taken from.
@@ -44,7 +46,18 @@ def training_arguments(config: TrainConfig, folder: Path, evaluates: bool) -> Tr
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=not torch.cuda.is_available(),
-        bf16=resolve_dtype(config.dtype) == torch.bfloat16 and torch.cuda.is_available(),
+        # The fast way computes in the base's own format, without casts.
+        bf16=resolve_dtype(config.dtype) == torch.bfloat16
+        and torch.cuda.is_available()
+        and not goes_fast(config, world),
+        accelerator_config={
+            # Processes have met before the model was loaded.
+            "use_configured_state": world.is_shared,
+            # The next batch is copied without waiting for the step before.
+            "non_blocking": torch.cuda.is_available(),
+        },
+        # Every weight that learns takes part in every pass.
+        ddp_find_unused_parameters=False,
         disable_tqdm=True,
         report_to="none",
         seed=config.seed,

@@ -55,17 +55,19 @@ def check_servable(folder: Path, base: BaseShapes | dict[str, tuple[int, int]]) 
 def base_shapes(model: Any) -> BaseShapes:
     """All that an adapter can change in a bare base, as the server's check wants it."""
     config, table = model.config.get_text_config(), model.get_input_embeddings().weight
+    # DeepSpeed's parameters are empty, and know what they are a share of.
+    num_words, width = getattr(table, "ds_shape", table.shape)
     linears = linear_shapes(model)
     heads = int(config.num_attention_heads)
     return BaseShapes(
         linears=linears,
         biases=frozenset(name for name in linears if model.get_submodule(name).bias is not None),
-        vocab_size=table.shape[0],
-        hidden_size=table.shape[1],
+        vocab_size=num_words,
+        hidden_size=width,
         tied=bool(config.tie_word_embeddings),
         num_layers=int(config.num_hidden_layers),
         num_kv_heads=int(config.num_key_value_heads or heads),
-        head_dim=int(getattr(config, "head_dim", None) or table.shape[1] // heads),
+        head_dim=int(getattr(config, "head_dim", None) or width // heads),
     )
 
 

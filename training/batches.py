@@ -11,6 +11,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from training.encode import Example
 from training.evaluate import padded
+from training.fast.loss import fast_batch
 
 
 class LengthGrouped(Sampler[int]):
@@ -35,7 +36,8 @@ def features(example: Example) -> dict[str, list[int]]:
     return {"input_ids": example.input_ids, "labels": example.labels}
 
 
-def collated(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, Tensor]:
-    """A batch as the model takes it: int64 (rows, longest) each."""
+def collated(rows: Sequence[dict[str, list[int]]], pad: int, fast: bool = False) -> dict[str, Tensor]:
+    """A batch as the model takes it: int64 (rows, longest) each; `fast` adds which rows have a loss."""
     ids, labels, mask = padded([Example(row["input_ids"], row["labels"]) for row in rows], pad)
-    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    batch = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    return fast_batch(batch) if fast else batch

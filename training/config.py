@@ -117,7 +117,7 @@ class OptimConfig:
     epochs: float = option("passes over the train rows; max_steps wins when given", 1.0, least=0)
     max_steps: int | None = option("optimizer steps to take instead of counting epochs", None, least=1)
     optimizer: str = option(
-        "auto pages AdamW's state out of a GPU over a quantized base and is plain AdamW elsewhere",
+        "auto is plain AdamW, whose state is paged out of a GPU over a quantized base where fast is off",
         "auto",
         choices=("auto", "adamw", "paged_adamw_32bit", "paged_adamw_8bit"),
     )
@@ -160,10 +160,20 @@ class TrainConfig:
         "none",
         choices=("none", "nf4", "int8"),
     )
+    quant_storage: str = option(
+        "type under which 4-bit codes are kept; auto is uint8, or the base's dtype where weights are sharded",
+        "auto",
+        choices=("auto", "uint8", "float32", "bfloat16"),
+    )
     dtype: str = option(
         "number format of the base; auto is bfloat16 on a GPU that has it and float32 elsewhere",
         "auto",
         choices=("auto", "float32", "bfloat16"),
+    )
+    fast: str = option(
+        "kernels and losses that save time and memory; auto is on a GPU",
+        "auto",
+        choices=("auto", "on", "off"),
     )
     gradient_checkpointing: bool = option("recompute activations to save memory", False)
     checkpoint_every: int | None = option(

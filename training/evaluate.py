@@ -104,15 +104,26 @@ def _generated(
     return texts
 
 
-@torch.no_grad()
 def held_out_loss(model: Model, examples: Sequence[Example], pad: int, batch_size: int = 32) -> float:
     """Nats per loss token over all of `examples`, however they fall into batches."""
+    total, count = loss_sums(model, by_length(examples), pad, batch_size)
+    return total / count
+
+
+def by_length(examples: Sequence[Example]) -> list[Example]:
+    """Short ones first, so that little of a batch is padding."""
+    return sorted(examples, key=lambda example: len(example.input_ids))
+
+
+@torch.no_grad()
+def loss_sums(model: Model, examples: Sequence[Example], pad: int, batch_size: int = 32) -> tuple[float, int]:
+    """Nats in all over `examples`, and the number of their loss tokens."""
     was_training = model.training
     model.eval()
     total, count = 0.0, 0
-    order = sorted(examples, key=lambda example: len(example.input_ids))
-    for start in range(0, len(order), batch_size):
-        ids, labels, mask = (part.to(model.device) for part in padded(order[start : start + batch_size], pad))
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        ids, labels, mask = (part.to(model.device) for part in padded(batch, pad))
         logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         # (batch, length, vocab) against the token that comes next; soft tokens have logits before all others.
         total += float(
@@ -125,7 +136,7 @@ def held_out_loss(model: Model, examples: Sequence[Example], pad: int, batch_siz
         )
         count += int((labels[:, 1:] != IGNORED).sum())
     model.train(was_training)
-    return total / count
+    return total, count
 
 
 def padded(examples: Sequence[Example], pad: int) -> tuple[Tensor, Tensor, Tensor]:

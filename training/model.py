@@ -30,8 +30,17 @@ def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(base: str, dtype: str = "auto", quantization: str = "none") -> Model:
-    """The base in eval mode, on the first GPU if there is one. Raises `InvalidBase`."""
+def load_base(
+    base: str,
+    dtype: str = "auto",
+    quantization: str = "none",
+    storage: torch.dtype = torch.uint8,
+    on_device: bool = True,
+) -> Model:
+    """The base in eval mode, on this process' GPU if there is one. Raises `InvalidBase`.
+
+    4-bit codes are kept in tensors of type `storage`; without `on_device` all stays in the host's memory.
+    """
     kind = resolve_dtype(dtype)
     options: dict[str, Any] = {"dtype": kind}
     if quantization == "nf4":
@@ -40,10 +49,11 @@ def load_base(base: str, dtype: str = "auto", quantization: str = "none") -> Mod
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=kind,
+            bnb_4bit_quant_storage=storage,
         )
     elif quantization == "int8":
         options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
-    if torch.cuda.is_available():
+    if on_device and torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
     try:
         model = AutoModelForCausalLM.from_pretrained(base, **options)
@@ -59,14 +69,15 @@ def resolve_dtype(name: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
-def adapt(model: Model, config: TrainConfig) -> PeftModel:
+def adapt(model: Model, config: TrainConfig, fast: bool = False) -> PeftModel:
     """`model` with an adapter to train: `init_from`, or a fresh one that changes nothing yet.
 
     The seed must be set before, as a fresh one is drawn here. Raises `InvalidConfig` for targets or layers
     that the base lacks.
     """
     with hushed():
-        if config.quantization != "none":
+        # All that is not quantized would become float32; the fast way takes it as it is.
+        if config.quantization != "none" and not fast:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         if config.gradient_checkpointing:
             checkpoint(model)

@@ -17,6 +17,8 @@ from training.checkpoints import claim, latest, release
 from training.config import TrainConfig
 from training.configfile import check_config
 from training.data import read_rows, split_rows
+from training.distributed.rules import check_together
+from training.distributed.world import World, join
 from training.encode import Example, encode_rows
 from training.errors import Interrupted, InvalidConfig, InvalidData, TrainingError
 from training.methods.ewc import Tether, make_tether
@@ -52,21 +54,32 @@ def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
     config = settled(config)
     check_config(config)
     config = with_rate(inherited(config))
-    _check_output(config)
+    world = join()
+    check_together(config, world)
+    if world.is_first:
+        _check_output(config)
     place = config.output.with_name(f".{config.output.name}.partial")
     with quiet(), _threads(config.threads), stopped_by_sigterm() as stop:
         tokenizer = load_tokenizer(config.base)
         examples = _examples(config, tokenizer)
-        with _workplace(place, config) as checkpoint:
-            result = _train(config, examples, tokenizer, place, checkpoint, stop, report)
-            release(place)
-            shutil.rmtree(config.output, ignore_errors=True)
-            place.rename(config.output)
+        with _workplace(place, config, world) as checkpoint:
+            result = _train(config, world, examples, tokenizer, place, checkpoint, stop, report)
+            if world.is_first:
+                _finish(place, config, result)
+            world.wait()
     return result
+
+
+def _finish(place: Path, config: TrainConfig, result: TrainResult) -> None:
+    write_story(place, config, result)
+    release(place)
+    shutil.rmtree(config.output, ignore_errors=True)
+    place.rename(config.output)
 
 
 def _train(
     config: TrainConfig,
+    world: World,
     examples: _Examples,
     tokenizer: PreTrainedTokenizerBase,
     place: Path,
@@ -76,13 +89,13 @@ def _train(
 ) -> TrainResult:
     began = time.monotonic()
     pad = int(tokenizer.pad_token_id)
-    learner = make_learner(config, examples.train, pad, place)
+    learner = make_learner(config, examples.train, pad, place, world)
     job = Job(examples.train, examples.held, pad, _tether(learner, examples.old, pad))
     trainer = LearnTrainer(learner, job, place, stop, report)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     learner.settle()
     eval_loss = _eval_loss(trainer, bool(examples.held))
-    result = TrainResult(
+    return TrainResult(
         output=config.output,
         num_steps=trainer.state.global_step,
         train_loss=trainer.mean_loss(),
@@ -93,8 +106,6 @@ def _train(
         seconds=round(time.monotonic() - began, 3),
         saving=learner.save(place, tokenizer, examples.train),
     )
-    write_story(place, config, result)
-    return result
 
 
 def _tether(learner: Learner, old: list[Example], pad: int) -> Tether | None:
@@ -150,18 +161,18 @@ def _check_output(config: TrainConfig) -> None:
 
 
 @contextmanager
-def _workplace(place: Path, config: TrainConfig) -> Iterator[Path | None]:
+def _workplace(place: Path, config: TrainConfig, world: World) -> Iterator[Path | None]:
     """The run's own folder to work in, with the checkpoint that an earlier try has left there, if it has.
 
     A run that is stopped or breaks down leaves its checkpoints; one that cannot go on leaves nothing.
     """
-    checkpoint = claim(place, config)
+    checkpoint = world.of_first(claim(place, config, world) if world.is_first else None)
     try:
         yield checkpoint
     except Interrupted:
         raise
     except BaseException as error:
-        if isinstance(error, TrainingError) or latest(place) is None:
+        if world.is_first and (isinstance(error, TrainingError) or latest(place) is None):
             shutil.rmtree(place, ignore_errors=True)
         raise
 

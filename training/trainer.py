@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainerControl
+from torch.utils.data import Sampler
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerControl
 
 from training.arguments import training_arguments
 from training.batches import LengthGrouped, collated, features
 from training.callbacks import Checkpointing, Metrics, MovedGuard
-from training.checkpoints import checkpoint_root, keep_only, seal
+from training.checkpoints import checkpoint_root
+from training.distributed.gather import put, whole
+from training.distributed.share import Rows, blank
+from training.distributed.trainer import SharingTrainer
 from training.encode import Example
-from training.evaluate import held_out_loss
+from training.fast.head import takes_loss_rows
 from training.files import METRICS_FILE
 from training.methods.adalora import Pruning
 from training.methods.ewc import Tether
@@ -42,7 +47,7 @@ class Job:
     tether: Tether | None = None
 
 
-class LearnTrainer(Trainer):  # type: ignore[misc]
+class LearnTrainer(SharingTrainer):
     """Trains a learner on a job in `place`, which gets its metrics and checkpoints.
 
     Evaluates as nats per loss token over the whole held-out set, whatever the batches. A checkpoint holds the
@@ -56,14 +61,15 @@ class LearnTrainer(Trainer):  # type: ignore[misc]
         config = learner.config
         super().__init__(
             model=learner.model,
-            args=training_arguments(config, checkpoint_root(place), bool(job.held)),
-            train_dataset=[features(example) for example in job.train],
+            args=training_arguments(config, checkpoint_root(place), bool(job.held), learner.world),
+            train_dataset=Rows([features(example) for example in job.train], features(blank(job.pad))),
             # Only its presence matters to Trainer: `evaluate` reads the examples themselves.
             eval_dataset=[features(example) for example in job.held] or None,
-            data_collator=lambda rows: collated(rows, job.pad),
+            data_collator=partial(collated, pad=job.pad, fast=takes_loss_rows(learner.model)),
         )
-        self.learner, self.job, self.place = learner, job, place
-        self._order = LengthGrouped(job.train, config.optim.batch_size, config.seed)
+        self.learner, self.job, self.place, self.world = learner, job, place, learner.world
+        rows = config.optim.batch_size * self.world.size
+        self._order = LengthGrouped(job.train, rows, config.seed)
         self._nats = torch.zeros((), device=self.args.device)
         self._pruning = Pruning(learner.model, config.adalora) if learner.method.family == "adalora" else None
         self.remove_callback(PrinterCallback)
@@ -73,11 +79,10 @@ class LearnTrainer(Trainer):  # type: ignore[misc]
     def mean_loss(self) -> float:
         """Nats per loss token, mean of all steps: those before the checkpoint that it went on from too."""
         steps: int = self.state.global_step
-        return float(self._nats) / max(steps, 1)
+        return float(self.mean_over_processes(self._nats)) / max(steps, 1)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        loss = held_out_loss(self.model, self.job.held, self.job.pad, self.args.eval_batch_size)
-        metrics = {"eval_loss": loss}
+        metrics = {"eval_loss": self.held_out_loss(self.job.held, self.job.pad)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -102,8 +107,8 @@ class LearnTrainer(Trainer):  # type: ignore[misc]
         check_optimized(optimizer, self.learner.weights)
         return optimizer
 
-    def _get_train_sampler(self, *_: Any) -> LengthGrouped:
-        return self._order
+    def _get_train_sampler(self, *_: Any) -> Sampler[int]:
+        return self.whole_passes(self._order)
 
     def _callbacks(self, stop: Stop, report: Report | None) -> Iterator[TrainerCallback]:
         config = self.learner.config
@@ -118,29 +123,30 @@ class LearnTrainer(Trainer):  # type: ignore[misc]
         if config.optim.unfreeze_groups and config.optim.unfreeze_every:
             yield Unfreezing(self.learner.weights, config.optim.unfreeze_groups, config.optim.unfreeze_every)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if self.args.should_save:
-            written = checkpoint_root(self.place) / f"checkpoint-{self.state.global_step}"
-            seal(written)
-            best = self.state.best_model_checkpoint
-            keep_only(self.place, {written, Path(best)} if best else {written})
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        weights = whole(self.learner.weights)
         folder = Path(output_dir or self.args.output_dir)
+        # Every process reads its own share of what comes next into it.
         folder.mkdir(parents=True, exist_ok=True)
-        weights: dict[str, Tensor] = {}
-        for name, weight in self.learner.weights.items():
-            found = weight if state_dict is None else state_dict[name]
-            weights[name] = found.detach().contiguous()
-        save_file(weights, folder / _WEIGHTS)
+        nats = self.mean_over_processes(self._nats)
+        if not self.args.should_save:
+            return
+        save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / _WEIGHTS)
         pruning = self._pruning.state_dict() if self._pruning else None
-        torch.save({"nats": self._nats, "pruning": pruning}, folder / _EXTRA)
+        torch.save({"nats": nats, "pruning": pruning}, folder / _EXTRA)
+
+    def train(self, resume_from_checkpoint: str | None = None, **options: Any) -> Any:
+        if resume_from_checkpoint is not None:
+            self._load_extra(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, **options)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoint = Path(resume_from_checkpoint)
-        self._load_weights(checkpoint)
-        extra = torch.load(checkpoint / _EXTRA, map_location=self.args.device, weights_only=True)
+        self._load_weights(Path(resume_from_checkpoint))
+
+    def _load_extra(self, checkpoint: Path) -> None:
+        # A CPU among CPUs that share has a number, by which nothing can be loaded.
+        device = torch.device(self.args.device.type)
+        extra = torch.load(checkpoint / _EXTRA, map_location=device, weights_only=True)
         self._nats = extra["nats"]
         if self._pruning is not None:
             self._pruning.load_state_dict(extra["pruning"])
@@ -148,10 +154,10 @@ class LearnTrainer(Trainer):  # type: ignore[misc]
     def _load_best_model(self) -> None:
         self._load_weights(Path(self.state.best_model_checkpoint))
 
-    @torch.no_grad()
     def _load_weights(self, checkpoint: Path) -> None:
+        weights = self.learner.weights
         for name, weight in load_file(checkpoint / _WEIGHTS).items():
-            self.learner.weights[name].copy_(weight)
+            put(weights[name], weight)
 
 
 class _Epochs(TrainerCallback):  # type: ignore[misc]

@@ -84,6 +84,16 @@ TESTS = {
         "loadtests.concurrent.TrainingConfig",
         "tokens a second of adapters trained at once, and of one after another",
     ),
+    "qlora": Test(
+        "loadtests.qlora.run",
+        "loadtests.qlora.QloraConfig",
+        "tokens a second of `lorikeet train` beside a plain loop of transformers, PEFT and bitsandbytes",
+    ),
+    "scaling": Test(
+        "loadtests.scaling.run",
+        "loadtests.scaling.ScalingConfig",
+        "tokens a second of `lorikeet train` on one GPU and on several",
+    ),
     "start": Test(
         "loadtests.start.run", "loadtests.start.StartConfig", "time of an engine from nothing to ready"
     ),

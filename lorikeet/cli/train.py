@@ -10,6 +10,7 @@ from lorikeet.cli.command import UsageError
 from lorikeet.cli.connect import add_credentials, connect_to
 from lorikeet.cli.guard import require
 from lorikeet.cli.show import byte_progress, print_version
+from lorikeet.cli.train_launch import add_launch_arguments, is_first, launch
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--register", metavar="HOST:PORT", help="upload the adapter to this server afterwards"
     )
     parser.add_argument("--name", help="name to store it under, with --register")
+    add_launch_arguments(parser)
     add_credentials(parser)
 
 
@@ -40,8 +42,13 @@ def run(args: argparse.Namespace) -> int:
     if (args.register is None) is not (args.name is None):
         raise UsageError("--register and --name go together")
     require("training", "adapters")
-    folder = _train(args.config)
-    print(folder)
+    settings = read_settings(args.config)
+    launched = launch(args)
+    folder = settings.output if launched else _train(settings)
+    if not is_first():
+        return 0
+    if not launched:
+        print(folder)
     if args.register:
         _register(folder, args)
     return 0
@@ -64,15 +71,16 @@ def read_settings(path: Path) -> "TrainConfig":
         raise UsageError(str(error)) from error
 
 
-def _train(path: Path) -> Path:
+def _train(settings: "TrainConfig") -> Path:
     from rich.console import Console
 
     from training import train
     from training.progress import bars
 
-    settings = read_settings(path)
     with bars(Console(stderr=True)) as report:
         result = train.run(settings, report)
+    if not is_first():
+        return result.output
     losses = f"train loss {result.train_loss:.4f}"
     if result.eval_loss is not None:
         losses += f", held-out loss {result.eval_loss:.4f}"

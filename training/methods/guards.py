@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.errors import Diverged
 
@@ -22,7 +22,7 @@ def trainables(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @torch.no_grad()
-def fingerprints(weights: Mapping[str, nn.Parameter]) -> Prints:
+def fingerprints(weights: Mapping[str, Tensor]) -> Prints:
     """Two sums for each weight: cheap to keep even for a whole model, and all but never equal by chance."""
     return {
         name: (float(weight.double().sum()), float(weight.double().square().sum()))
@@ -30,7 +30,7 @@ def fingerprints(weights: Mapping[str, nn.Parameter]) -> Prints:
     }
 
 
-def check_moved(weights: Mapping[str, nn.Parameter], before: Prints) -> None:
+def check_moved(weights: Mapping[str, Tensor], before: Prints) -> None:
     """Raises `Diverged` when no weight has moved, or when one is no number any more."""
     after = fingerprints(weights)
     broken = [name for name, sums in after.items() if not all(map(_is_finite, sums))]

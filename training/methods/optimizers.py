@@ -12,17 +12,21 @@ from torch import nn
 from transformers import Trainer
 
 from training.config import TrainConfig
+from training.distributed.world import ALONE, World
+from training.fast.install import goes_fast
 
 _log = logging.getLogger(__name__)
 _PAGED = "paged_adamw_32bit"
 _PLAIN = "adamw_torch_fused"
 
 
-def optimizer_name(config: TrainConfig) -> str:
+def optimizer_name(config: TrainConfig, world: World = ALONE) -> str:
     """What transformers calls the optimizer that `config` asks for, on this machine."""
     wanted, has_gpu = config.optim.optimizer, torch.cuda.is_available()
     if wanted == "auto":
-        return _PAGED if has_gpu and config.quantization != "none" else _PLAIN
+        # Paging waits for the GPU at every step, and cannot be of shares.
+        is_slow = not goes_fast(config, world) and not world.is_sharded
+        return _PAGED if has_gpu and config.quantization != "none" and is_slow else _PLAIN
     if wanted.startswith("paged") and not has_gpu:
         _log.warning("optim.optimizer = %s pages out of a GPU, and there is none: using adamw", wanted)
         return _PLAIN

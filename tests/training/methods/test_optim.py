@@ -104,8 +104,10 @@ def test_optimizers_page_on_a_gpu_and_say_when_they_do_not(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
-    config = TrainConfig(quantization=quantization, optim=OptimConfig(optimizer=wanted))
+    config = TrainConfig(quantization=quantization, optim=OptimConfig(optimizer=wanted), fast="off")
     with caplog.at_level(logging.WARNING):
         assert optimizer_name(config) == name
+    if wanted == "auto":
+        assert optimizer_name(replace(config, fast="on")) == "adamw_torch_fused"
     fell_back = wanted.startswith("paged") and not has_gpu
     assert ("there is none: using adamw" in caplog.text) == fell_back
