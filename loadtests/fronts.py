@@ -109,7 +109,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lorikeet-fronts-") as folder:
-        base, _ = write_house("tiny", 8, Path(folder))
+        base = write_house("tiny", Path(folder))
         costs = []
         for fronts in map(int, args.fronts.split(",")):
             place = Path(folder) / str(fronts)

@@ -1,4 +1,4 @@
-"""What stands beside a base of random weights on disk: its tokenizer, and adapters of random weights."""
+"""A base of random weights on disk, its tokenizer, and adapters of random weights."""
 
 import json
 from collections.abc import Container
@@ -11,9 +11,18 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
+from loadtests.start import write_base
 from loadtests.synthetic import ADAPTER_SPREAD, config_of
 
 UNKNOWN = "t0"
+
+
+def write_house(model: str, folder: Path, quantization: str = "none") -> Path:
+    """The folder of a base that can be served."""
+    base = folder / "base"
+    write_base(model, base, quantization)
+    write_tokenizer(config_of(model).vocab_size, base)
+    return base
 
 
 def write_tokenizer(vocab_size: int, folder: Path) -> None:

@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adapters.durable import replace_file
-from loadtests.random_house import write_adapter, write_tokenizer
+from loadtests.random_house import write_adapter, write_house
 from loadtests.scenario.options import PlaceOptions
 from loadtests.scenario.place import Place
 from loadtests.scenario.spec import House, Scenario
-from loadtests.start import write_base
-from loadtests.synthetic import config_of
 from lorikeet.client import Client
 from lorikeet.local import Serving, serving
 from server.identity.keys import KeyFile
@@ -24,10 +22,7 @@ WATCHMAN = "watchman"
 
 def write_own_base(options: PlaceOptions, folder: Path) -> Path:
     """In 4 bits where it is served so: a third of the bytes, and no time to quantize it at each start."""
-    base = folder / "base"
-    write_base(options.model, base, "nf4" if options.quantization == "nf4" else "none")
-    write_tokenizer(config_of(options.model).vocab_size, base)
-    return base
+    return write_house(options.model, folder, "nf4" if options.quantization == "nf4" else "none")
 
 
 class Books:

@@ -11,9 +11,7 @@ import torch
 
 from loadtests.drive.grpc_target import GrpcTarget
 from loadtests.figures import finite, print_table
-from loadtests.random_house import write_adapter, write_tokenizer
-from loadtests.start import write_base
-from loadtests.synthetic import config_of
+from loadtests.random_house import write_adapter, write_house
 from loadtests.thrash.config import ZIPF_RANK, ZIPF_TARGETS, ThrashConfig
 from loadtests.thrash.goals import Goal, judge
 from loadtests.thrash.storms import Storm, play_storms
@@ -30,8 +28,7 @@ def run(config: ThrashConfig) -> int:
     """0 if every goal is met."""
     with tempfile.TemporaryDirectory(prefix="lorikeet-thrash-") as temporary:
         root = Path(temporary)
-        write_base(config.model, root / "base")
-        write_tokenizer(config_of(config.model).vocab_size, root / "base")
+        write_house(config.model, root)
         storms, uploads = _storms(config, root)
         zipf = _zipf(config, root) if config.all else None
     goals = judge(storms, uploads, zipf) if config.has_goals else []

@@ -13,7 +13,7 @@ def test_the_busiest_front_is_the_limit() -> None:
 
 
 def test_every_process_is_counted_and_every_token_comes(tmp_path: Path) -> None:
-    base, _ = write_house("tiny", 8, tmp_path)
+    base = write_house("tiny", tmp_path)
     cost = measure(2, base, tmp_path, streams=8, tokens=6, rounds=2)
     assert cost.tokens == 8 * 6 * 2
     assert cost.seconds.keys() == {"front 1", "front 2", "engine"}
