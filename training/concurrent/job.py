@@ -151,6 +151,7 @@ class Job:
 
     def _steppers(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         optim, flat = self.config.optim, self.weights.flat
+        assert optim.learning_rate is not None, "a config without a rate gets the formula's before it joins"
         optimizer = torch.optim.AdamW(
             [flat], lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=flat.is_cuda
         )

@@ -24,6 +24,7 @@ from training.configfile import check_config
 from training.errors import InvalidConfig, TrainingError
 from training.methods.settle import settled
 from training.progress import Report
+from training.rates import with_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class ConcurrentTrainer:
         check_config(config)
         check_offered(config)
         check_output(config)
+        config = with_rate(config)
         return self.join(config, read(config, self._tokenizer), name)
 
     def join(self, config: TrainConfig, rows: Rows, name: str = "", output: Path | None = None) -> Job:

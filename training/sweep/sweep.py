@@ -19,6 +19,7 @@ from training.errors import Diverged, InvalidConfig
 from training.methods.settle import settled
 from training.model import load_tokenizer
 from training.progress import Report
+from training.rates import with_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def sweep(config: TrainConfig, grid: Grid, sharing: Sharing, report: Report | No
 
     Raises `InvalidConfig`, `InvalidData`, `InvalidBase`, or `Diverged` if no point came to an end.
     """
-    config = settled(config)
+    config = with_rate(settled(config))
     points = grid.configs(config)
     _check(config, points)
     folder = config.output.with_name(f".{config.output.name}.sweep")
@@ -121,9 +122,10 @@ def _loss(outcome: Outcome) -> float:
 
 
 def _trial(point: TrainConfig, outcome: Outcome) -> Trial:
-    result = outcome.result
+    result, rate = outcome.result, point.optim.learning_rate
+    assert rate is not None, "every point of a grid has its rate"
     return Trial(
-        learning_rate=point.optim.learning_rate,
+        learning_rate=rate,
         rank=point.lora.rank,
         eval_loss=result.eval_loss if result else None,
         train_loss=result.train_loss if result else None,

@@ -122,7 +122,10 @@ def test_a_job_can_be_stopped_and_one_waits_while_there_is_no_room(
     shared: MakeBase, base: Path, config: TrainConfig
 ) -> None:
     trainer = ConcurrentTrainer(shared(), load_tokenizer(str(base)), at_once=1)
-    first = trainer.add(replace(config, output=config.output.with_name("first")))
+    # A run that names no learning rate gets the formula's.
+    named = replace(config.optim, learning_rate=None)
+    first = trainer.add(replace(config, output=config.output.with_name("first"), optim=named))
+    assert first.config.optim.learning_rate is not None
     trainer.add(config)
     assert trainer.step() == [] and trainer.jobs == [first]
     assert trainer.step() == []
