@@ -44,7 +44,7 @@ def hushed() -> Iterator[None]:
 
 
 class _Casts(Filter):
-    """bitsandbytes says with every product over int8 that it rounds the activations; one of these a context."""
+    """Drops what bitsandbytes says with every product over int8: that it rounds the activations."""
 
     def filter(self, record: LogRecord) -> bool:
         return "inputs will be cast" not in record.getMessage()
