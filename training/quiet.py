@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import Filter, LogRecord, getLogger
 
 from transformers.utils import logging
 
 # What PEFT does and transformers has renamed, and advice of PEFT that is of no matter here.
 _OLD_NAMES = (".*gradient_checkpointing.*deprecated", ".*past_key_values.* is deprecated")
 _ADVICE = ".*eva initialization used with low_cpu_mem_usage=False"
+_MULTIPLIER = getLogger("bitsandbytes.autograd._functions")
 
 
 @contextmanager
@@ -33,4 +35,16 @@ def hushed() -> Iterator[None]:
         for message in _OLD_NAMES:
             warnings.filterwarnings("ignore", message=message, category=FutureWarning)
         warnings.filterwarnings("ignore", message=_ADVICE, category=UserWarning)
-        yield
+        casts = _Casts()
+        _MULTIPLIER.addFilter(casts)
+        try:
+            yield
+        finally:
+            _MULTIPLIER.removeFilter(casts)
+
+
+class _Casts(Filter):
+    """Drops what bitsandbytes says with every product over int8: that it rounds the activations."""
+
+    def filter(self, record: LogRecord) -> bool:
+        return "inputs will be cast" not in record.getMessage()
