@@ -37,7 +37,7 @@ from server.preparations import Preparations
 from server.pulse import SILENT_SECONDS, Pulse
 from server.spawn import spawn_engine
 from server.stream import Stream
-from server.trials import Trials
+from server.streams import Streams
 
 # An engine lost this many times in a row without one token in between is not started again.
 MAX_FRUITLESS_STARTS = 3
@@ -67,9 +67,8 @@ class EngineProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="lorikeet-")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.news = News()
-        self._streams: dict[int, Stream] = {}
+        self._streams = Streams(lambda stream: self._send(stream.resubmission()))
         self._preparations = Preparations(self._send)
-        self._trials = Trials(lambda stream: self._send(stream.resubmission()))
         self._ids = count(1)
         self._starts = count()
         self._ready: Ready | None = None
@@ -150,19 +149,16 @@ class EngineProcess:
         if not self._streams:
             # Silence counts while somebody waits.
             self._pulse.beat()
-        self._streams[request.id] = stream
+        self._streams.open(stream, is_ready=self._ready is not None)
         try:
-            self._trials.offer(stream, is_ready=self._ready is not None)
             while True:
                 news = await stream.take()
                 yield news
                 if isinstance(news, Failure) or news[-1].finish:
                     return
         finally:
-            # Still known: the reader left before the end.
-            if self._streams.pop(request.id, None) is not None:
+            if self._streams.leave(stream):
                 self._send(Abort(request.id))
-                self._trials.settle(stream)
 
     async def prepare(self, folder: Path, manifest: Manifest) -> Manifest:
         require_ready(self)
@@ -240,11 +236,7 @@ class EngineProcess:
                 await self._start_process()
             except EngineFailed as error:
                 log.error("the engine could not be started again: %s", error)
-        culprit = self._trials.resume(list(self._streams.values()))
-        if culprit is not None:
-            # The others should not go down with it again.
-            self._streams.pop(culprit.request.id, None)
-            culprit.fail(EngineLost("the engine was lost over and over while it worked on this request"))
+        self._streams.resume()
 
     def _hand_out(self, report: Report) -> None:
         if isinstance(report, (Ready, Broken)):
@@ -253,20 +245,10 @@ class EngineProcess:
         self._places.take(report.moved, report.refusals)
         if report.tokens:
             self._fruitless_starts = 0
-        for token in report.tokens:
-            stream = self._streams.get(token.id)
-            if stream is not None:
-                stream.put(token)
-                if token.finish:
-                    del self._streams[token.id]
-                self._trials.settle(stream)
+        self._streams.put(report.tokens)
         for done in report.prepared:
             self._preparations.take(done)
-        for failure in report.failures:
-            stream = self._streams.pop(failure.id, None)
-            if stream is not None:
-                stream.fail(failure)
-                self._trials.settle(stream)
+        self._streams.fail(report.failures)
 
     def _lose_streams(self, why: str) -> None:
         """For good: streams end, and new ones are refused."""
@@ -274,6 +256,4 @@ class EngineProcess:
         self._ready = None
         self.news.tell()
         self._preparations.lose()
-        for stream in self._streams.values():
-            stream.fail(EngineLost(why))
-        self._streams.clear()
+        self._streams.lose(why)
