@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.drive.records import OK, Record, Run
-from loadtests.random_house import write_adapter
+from loadtests.random_house import write_adapter, write_house
 from loadtests.thrash.command import run, served
 from loadtests.thrash.config import ZIPF_RANK, ZIPF_TARGETS, ThrashConfig
 from loadtests.thrash.goals import judge
@@ -45,6 +45,7 @@ def test_all_parts_are_played_and_reported(tmp_path: Path) -> None:
 
 def test_parts_are_played_against_a_server(tmp_path: Path) -> None:
     template = write_adapter("tiny", 4, tmp_path / "adapter")
+    write_house("tiny", tmp_path)
     with served(SMALL, tmp_path, ["--adapter-slots", "2"]) as target:
         storms = play_storms(SMALL, target, template)
         uploads = play_uploads(SMALL, target, template)
