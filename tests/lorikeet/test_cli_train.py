@@ -15,6 +15,7 @@ def trained(monkeypatch, adapter_folder):
         seen.append(path.name)
         return adapter_folder
 
+    monkeypatch.setattr(train, "read_settings", lambda path: path)
     monkeypatch.setattr(train, "_train", stand_in)
     return seen
 

@@ -76,6 +76,23 @@ def test_the_estimate_is_within_a_tenth_of_real_steps(
     assert guess.peak == pytest.approx(real, rel=0.1)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["full", "dora", "freeze_full", "ia3"])
+def test_estimates_of_other_methods_are_as_near(
+    deep: Path, tmp_path: Path, write_jsonl: Callable[..., Path], method: str
+) -> None:
+    config = TrainConfig(
+        base=str(deep),
+        output=tmp_path / "out",
+        method=method,
+        data=DataConfig(train=write_jsonl(ROWS)),
+        optim=OptimConfig(batch_size=2, learning_rate=1e-3),
+        threads=1,
+    )
+    guess, real = foretold(settled(config), gpu=False)
+    assert guess.peak == pytest.approx(real, rel=0.1)
+
+
 # GiB of a plain transformers + PEFT + bitsandbytes loop, one and four sequences of 1,024 tokens, on an H200.
 MEASURED = [
     ("nf4", True, 4, 16.4),
