@@ -47,6 +47,7 @@ from server.texts import Texts
 from server.tiers import Tiers
 from server.trace import open_spans
 from server.uploading import Uploading
+from server.using import UsingLink
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +93,10 @@ class Front:
         self._journal = Journal(AuditLog(config.audit_folder, config.audit_file_bytes))
         self._generating = Admission(config.queue_limit, "sequences")
         self._uploading = Admission(MAX_UPLOADS, "uploads")
+        self._using = UsingLink(self._link)
         self._desk = OwnDesk(directory, self._generating, Quotas(self._tenants))
         self._inference = InferenceService(
-            config, base, texts, self._link, self._desk, self._tenants, self._spans, metrics
+            config, base, texts, self._using, self._desk, self._tenants, self._spans, metrics
         )
         self._adapters = AdapterService(
             self._directory, self._uploads, self._tiers, self._link, self._uploading, self._journal
@@ -136,7 +138,7 @@ class Front:
         ]
         log.info("listening on %s:%d", config.host, self.port)
         if config.fronts > 1:
-            crew = Crew(config, self._desk, self._link, self._sums, self._metrics.tenants)
+            crew = Crew(config, self._desk, self._using, self._sums, self._metrics.tenants)
             self._crew = crew
             await crew.start(self.port, self._add_owned)
 

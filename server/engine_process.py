@@ -73,7 +73,7 @@ class EngineProcess:
         self._starts = count()
         self._ready: Ready | None = None
         self._stats: Stats | None = None
-        self._places = Places(self.news)
+        self.places = Places(self.news)
         self._fruitless_starts = 0
         self._lost = ""
         self._process: asyncio.subprocess.Process | None = None
@@ -90,10 +90,6 @@ class EngineProcess:
     @property
     def stats(self) -> Stats | None:
         return self._stats
-
-    @property
-    def places(self) -> Places:
-        return self._places
 
     @property
     def pid(self) -> int:
@@ -224,7 +220,7 @@ class EngineProcess:
     async def _start_again(self) -> None:
         """Raises EngineFailed once it died too often in a row, also while it loads."""
         self._ready = self._stats = None
-        self._places.clear()
+        self.places.clear()
         self.news.tell()
         self._preparations.lose()
         while self._ready is None:
@@ -242,7 +238,7 @@ class EngineProcess:
         if isinstance(report, (Ready, Broken)):
             return
         self._stats = report.stats
-        self._places.take(report.moved, report.refusals)
+        self.places.take(report.moved, report.refusals)
         if report.tokens:
             self._fruitless_starts = 0
         self._streams.put(report.tokens)
