@@ -24,6 +24,7 @@ from lorikeet.cli import (
     merge,
     publish,
     serve,
+    skills,
     train,
     truncate,
 )
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Command] = {
     "extract": extract,
     "truncate": truncate,
     "demo": demo,
+    "skills": skills,
     "loadtest": loadtest,
 }
 

@@ -66,9 +66,9 @@ def answer_losses(model: Model, examples: Sequence[Example], pad: int, batch_siz
         parts = padded([examples[index] for index in chosen], pad)
         ids, labels, mask = (part.to(model.device) for part in parts)
         logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        tokens = cross_entropy(
-            logits[:, :-1].transpose(1, 2).float(), labels[:, 1:], ignore_index=IGNORED, reduction="none"
-        )  # (batch, length - 1)
+        # (batch, vocab, length - 1); soft tokens have logits before all others.
+        nexts = logits[:, -ids.shape[1] : -1].transpose(1, 2).float()
+        tokens = cross_entropy(nexts, labels[:, 1:], ignore_index=IGNORED, reduction="none")
         for index, loss in zip(chosen, tokens.sum(dim=1).tolist(), strict=True):
             losses[index] = loss
     return losses
