@@ -14,7 +14,6 @@ from lorikeet.cli.show import print_table
 if TYPE_CHECKING:
     from training.publish.plan import PublishPlan
     from training.publish.report import PublishReport
-    from training.publish.trained import Trained
 
 SUMMARY = "judge a trained adapter, upload it, compare it with its trainer, and move an alias to it"
 
@@ -38,27 +37,39 @@ def run(args: argparse.Namespace) -> int:
     """0 if the alias has moved, 1 if the gate refused it."""
     from training.errors import InvalidConfig
     from training.publish.plan import PublishPlan
-    from training.publish.trained import open_trained
 
     try:
         plan = read_flags(PublishPlan, args)
-        trained = open_trained(args.folder, base=args.base, rows=args.eval)
     except InvalidConfig as error:
         raise UsageError(str(error)) from error
-    return publish_folder(trained, args.to, args, plan)
+    return publish_folder(args.folder, args.to, args, plan, args.base, args.eval)
 
 
-def publish_folder(trained: "Trained", target: str, args: argparse.Namespace, plan: "PublishPlan") -> int:
-    """The gate with its bars and its verdict on the terminal, and the exit code."""
+def publish_folder(
+    folder: Path,
+    target: str,
+    args: argparse.Namespace,
+    plan: "PublishPlan",
+    base: str = "",
+    rows: Path | None = None,
+) -> int:
+    """The gate with its bars and its verdict on the terminal, and the exit code. args: the credentials."""
     from rich.console import Console
 
+    from training.errors import InvalidConfig
     from training.progress import bars
     from training.publish.gate import publish
+    from training.publish.report import REPORT_FILE
+    from training.publish.trained import open_trained
 
-    with connect_to(target, args) as client, bars(Console(stderr=True)) as report:
-        outcome = publish(trained, client, plan, report)
+    try:
+        trained = open_trained(folder, base=base, rows=rows)
+        with connect_to(target, args) as client, bars(Console(stderr=True)) as report:
+            outcome = publish(trained, client, plan, report)
+    except InvalidConfig as error:
+        raise UsageError(str(error)) from error
     print_outcome(outcome)
-    print(f"all figures: {trained.folder / 'publish_report.json'}", file=sys.stderr)
+    print(f"all figures: {folder / REPORT_FILE}", file=sys.stderr)
     return 0 if outcome.published else 1
 
 

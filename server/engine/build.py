@@ -48,7 +48,12 @@ def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     folder = find_folder(config.base)
     decoder = load_decoder(folder, config.quantization, dtype, device, config.double_quant, _log_progress)
     shapes = base_shapes(decoder.config, base_fingerprint(folder, _recipe(config)), config.quantization)
-    shapes = replace(shapes, **tokenizer_hashes(folder))
+    hashes = tokenizer_hashes(folder)
+    shapes = replace(
+        shapes,
+        tokenizer_sha256=hashes.get("tokenizer_sha256", ""),
+        chat_template_sha256=hashes.get("chat_template_sha256", ""),
+    )
     max_context = min(config.max_context or decoder.config.max_context, decoder.config.max_context)
     engine, plan = make_engine(config, decoder, max_context, AdapterReader(config, decoder, shapes))
     ready = Ready(

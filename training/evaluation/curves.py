@@ -28,7 +28,8 @@ def draw_curves(metrics: Path, picture: Path, title: str) -> None:
     from matplotlib.figure import Figure
 
     lines = read_metrics(metrics)
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4))
+    figure.subplots_adjust(left=0.1, right=0.85)
     axes = figure.add_subplot(title=title, xlabel="step", ylabel="nats per loss token")
     for key, label in _LOSSES.items():
         steps, values = series(lines, key)

@@ -177,5 +177,30 @@ def test_the_command_prints_its_verdict(
     assert "told@prod is told@1 (@1: 1)" in said.out and "publish_report.json" in said.err
     assert main(["publish", str(colors(WEAK)), *words[2:]]) == 1
     assert "refused: its held-out loss" in capsys.readouterr().out
+    assert main(["publish", str(colors(GOOD).parent), *words[2:]]) == 2
+    assert "give --base" in capsys.readouterr().err
     assert main([*words, "--share", "0"]) == 2
     assert "share is a percentage" in capsys.readouterr().err
+
+
+def test_a_run_goes_from_its_file_to_an_alias(
+    server: Serving,
+    client: Client,
+    colors: Colors,
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = open_trained(colors(WEAK)).config.data.train
+    toml = tmp_path / "run.toml"
+    toml.write_text(
+        f'base = "{base}"\noutput = "adapter"\nthreads = 1\n[data]\ntrain = "{rows}"\n'
+        "[optim]\nlearning_rate = 0.02\nmax_steps = 6\nbatch_size = 12\n"
+    )
+    words = ["train", str(toml), "--register", client.target, "--name", "file", "--alias", "prod"]
+    assert main(words) == 2
+    assert "--alias judges on held-out rows" in capsys.readouterr().err
+    toml.write_text(toml.read_text().replace("[optim]", f'eval = "{rows}"\n[optim]'))
+    assert main(words) == 0, capsys.readouterr().err
+    assert client.adapters.get("file@prod").version == 1
+    assert main(words[:2] + ["--alias", "prod"]) == 2

@@ -26,17 +26,17 @@ def test_three_skills_from_raw_rows_to_live_aliases(
         assert report["candidate"]["loss"] < report["base"]["loss"]
         assert report["parity"]["largest"] < 1e-3 < report["parity"]["effect"]
         assert (tmp_path / "skills" / skill / "train.jsonl").read_text().count("\n") == 32
-    with serving(tmp_path / "base", tmp_path, FLAGS) as server, Client(server.target, timeout=60) as client:
-        server.wait_ready(client)
-        for skill in SKILLS:
-            result = client.generate("Hello", adapter=f"{skill}@prod", max_new_tokens=2).result()
-            assert result.adapter_version == f"{skill}@1", "the alias is there in the next server too"
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_at_full_size_they_are_right(tmp_path: Path) -> None:
     assert main(["skills", "--root", str(tmp_path)]) == 0
+    with serving(tmp_path / "base", tmp_path, FLAGS) as server, Client(server.target, timeout=60) as client:
+        server.wait_ready(client)
+        for skill in SKILLS:
+            result = client.generate("Hello", adapter=f"{skill}@prod", max_new_tokens=2).result()
+            assert result.adapter_version == f"{skill}@1", "the alias is there in the next server too"
     for skill in SKILLS:
         report = json.loads((tmp_path / "skills" / skill / "adapter" / "publish_report.json").read_text())
         assert report["candidate"]["accuracy"] > 0.9
