@@ -148,3 +148,18 @@ def test_the_section_reads_from_toml(tmp_path: Path) -> None:
     evaluation = read_config(tmp_path / "run.toml").evaluation
     assert evaluation.general == tmp_path / "g.jsonl"
     assert (evaluation.labels, evaluation.report_to) == (("a", "b"), ("tensorboard",))
+
+
+def test_a_look_at_four_bit_codes_before_training_changes_nothing(measured: TrainConfig) -> None:
+    """Some CPUs re-lay 4-bit weights in the first pass without gradients."""
+    optim = replace(measured.optim, max_steps=4)
+    config = replace(measured, quantization="nf4", optim=optim, evaluation=EvaluationConfig(intruders=4))
+    folder = run(config).output
+    alone = replace(config.data, eval=None)
+    unseen = run(replace(config, output=folder.with_name("unseen"), data=alone)).output
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (folder / name).read_bytes() == (unseen / name).read_bytes()
+    tokenizer = load_tokenizer(config.base)
+    loaded = load_adapted(config.base, folder, quantization="nf4")
+    again = held_out_loss(loaded, read_exam(config, tokenizer).held_examples, tokenizer.pad_token_id)
+    assert metrics(folder)[-1]["eval_loss"] == pytest.approx(again, abs=1e-4)

@@ -34,16 +34,16 @@ def client(server: Serving) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def colors(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """The folder of an adapter that was trained for so many steps, trained once."""
+def colors(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of an adapter that was trained for so many steps, trained once for each quantization."""
     root = tmp_path_factory.mktemp("colors")
     rows = [
         {"prompt": ask.format(what), "completion": color} for ask in ASKS for what, color in COLORS.items()
     ]
     (root / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
 
-    def make(steps: int) -> Path:
-        folder = root / str(steps)
+    def make(steps: int, quantization: str = "none") -> Path:
+        folder = root / f"{steps}-{quantization}"
         if not folder.exists():
             run(
                 TrainConfig(
@@ -54,6 +54,7 @@ def colors(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[in
                     optim=OptimConfig(
                         learning_rate=2e-2, batch_size=12, max_steps=steps, schedule="constant"
                     ),
+                    quantization=quantization,
                     threads=1,
                 )
             )
@@ -63,6 +64,6 @@ def colors(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[in
 
 
 @pytest.fixture
-def copied(colors: Callable[[int], Path], tmp_path: Path) -> Callable[[int], Path]:
+def copied(colors: Callable[..., Path], tmp_path: Path) -> Callable[[int], Path]:
     """A copy of that folder, to be changed by one test."""
     return lambda steps: Path(shutil.copytree(colors(steps), tmp_path / f"copy-{steps}"))

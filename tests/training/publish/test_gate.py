@@ -23,7 +23,7 @@ from training.publish.plan import PublishPlan
 from training.publish.report import PublishReport
 from training.publish.trained import open_trained
 
-Colors = Callable[[int], Path]
+Colors = Callable[..., Path]
 WEAK, GOOD, BETTER = 6, 25, 40
 
 
@@ -158,7 +158,7 @@ def rounded(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield running
 
 
-def test_a_server_over_other_weights_is_found_out(rounded: Serving, colors: Colors) -> None:
+def test_only_the_codes_that_were_trained_on_pass(rounded: Serving, colors: Colors) -> None:
     with Client(rounded.target, timeout=60) as client:
         told = passed(client, colors(GOOD), "rounded")
         assert "trained over the base in none, served over it in nf4" in told.reasons[0]
@@ -166,6 +166,9 @@ def test_a_server_over_other_weights_is_found_out(rounded: Serving, colors: Colo
         assert shown.parity and shown.parity.largest > shown.parity.tolerance == 1e-3
         assert "differ from the trainer's by up to" in shown.reasons[0]
         assert versions(client, "rounded") == []
+
+        right = passed(client, colors(GOOD, "nf4"), "rounded")
+        assert right.published and right.parity and right.parity.largest < 1e-3
 
 
 def test_the_command_prints_its_verdict(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 from peft.tuners.lora import LoraLayer
 
 from lorikeet import Client, InvalidRequest
+from training.configfile import parse_config
 from training.manifest import rows_digest
 from training.publish.trained import open_trained
+from training.train import run
 
-Colors = Callable[[int], Path]
+Colors = Callable[..., Path]
 UP = "model.layers.0.mlp.up_proj"
 
 
@@ -81,14 +84,9 @@ def test_a_field_that_is_not_so_is_refused(
 
 
 def test_the_same_run_leaves_the_same_bytes(colors: Colors, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from training.configfile import parse_config
-    from training.train import run
-
     story = json.loads((colors(6) / "training.json").read_text())["config"]
     table = {key: _given(value) for key, value in story.items() if value is not None}
-    again = run(replace(parse_config(table), output=tmp_path / "6")).output
+    again = run(replace(parse_config(table), output=tmp_path / colors(6).name)).output
     for name in ("adapter_model.safetensors", "lorikeet_manifest.json", "README.md"):
         assert (again / name).read_bytes() == (colors(6) / name).read_bytes(), name
 
