@@ -11,6 +11,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from adapters.files import CONFIG_NAME
 from training.config import DataConfig, TrainConfig
 from training.configfile import parse_config
 from training.data import Row
@@ -74,6 +75,8 @@ def _config(folder: Path, told: Mapping[str, Any], base: str, rows: Path | None)
         data = {"train": str(rows), **table.get("data", {}), "eval": str(rows), "eval_fraction": 0.0}
         table["data"] = data
     problems = []
+    if not (folder / CONFIG_NAME).is_file():
+        problems.append(f"{folder} holds no {CONFIG_NAME}: only adapters are published, not whole models")
     if not table.get("base"):
         problems.append(f"{folder} does not say what it was trained on: give --base")
     data = table.get("data", {})

@@ -30,6 +30,8 @@ def test_a_folder_of_another_trainer_is_told_about(copied: Colors, base: Path, t
         "give --base",
         "give --eval FILE.jsonl",
     ]
+    with pytest.raises(InvalidConfig, match="only adapters are published"):
+        open_trained(tmp_path, base=str(base))
     rows = tmp_path / "own.jsonl"
     rows.write_text('{"prompt": "Color of the tent?", "completion": "green"}\n')
     assert len(open_trained(folder, base=str(base), rows=rows).held) == 1
