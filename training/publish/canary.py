@@ -17,7 +17,6 @@ from lorikeet.client import Client
 from lorikeet.errors import InvalidRequest
 from lorikeet.types import Sample
 from training.data import Row
-from training.encode import resolve_format
 from training.publish.live import ask
 from training.publish.plan import PublishPlan
 from training.publish.trained import Trained
@@ -109,10 +108,10 @@ def _tolerance(trained: Trained, client: Client, plan: PublishPlan) -> float:
 
 def text_problems(trained: Trained, client: Client, adapter: str, rows: Sequence[Row]) -> list[str]:
     """Where the server makes other tokens of a prompt than training did, as one sentence."""
-    chat = resolve_format(trained.tokenizer, trained.config.data.format) == "chat"
     for row in rows:
+        prompt = row.prompt if trained.is_chat else row.prompt[0]["content"]
         try:
-            theirs = client.tokenize(row.prompt if chat else row.prompt[0]["content"], adapter=adapter)
+            theirs = client.tokenize(prompt, adapter=adapter)
         except InvalidRequest as error:
             return [f"the server takes no prompt like line {row.line}'s: {error}"]
         if theirs != trained.prompt_ids(row):

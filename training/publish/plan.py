@@ -14,7 +14,9 @@ class PublishPlan:
 
     name: str = field(metadata={"help": "name to publish under"})
     alias: str = option("alias that becomes this version", "prod")
-    against: str = option("alias of the version to be as good as, where it is another than --alias", "")
+    against: str | None = option(
+        "alias of the version to be as good as, where it is another than --alias", None
+    )
     share: int = option("percent of the alias's requests that the new version gets", 100, least=1)
     margin: float = option(
         "how much worse than the current version is still taken: a share of the rows, and of its loss",

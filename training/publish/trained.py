@@ -15,7 +15,7 @@ from adapters.files import CONFIG_NAME
 from training.config import DataConfig, TrainConfig
 from training.configfile import parse_config
 from training.data import Row
-from training.encode import encode_rows
+from training.encode import encode_rows, prompt_text, resolve_format
 from training.errors import InvalidConfig, InvalidData
 from training.evaluation.exam import split_data
 from training.files import STORY_FILE, sha256
@@ -36,8 +36,17 @@ class Trained:
     model: PeftModel
     held: list[Row]
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether prompts are turns in the base's template."""
+        return resolve_format(self.tokenizer, self.config.data.format) == "chat"
+
     def prompt_ids(self, row: Row) -> list[int]:
-        """The token ids that training has put before the row's answer."""
+        """The token ids before the row's last answer, as training has them and a server should."""
+        if self.is_chat:
+            text = prompt_text(row, self.tokenizer, "chat")
+            ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return ids
         (example,) = encode_rows([row], self.tokenizer, self.config.data, self.folder)
         start = next(index for index, label in enumerate(example.labels) if label >= 0)
         return example.input_ids[:start]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from training.data import Row
 from training.errors import InvalidConfig, InvalidData
 from training.publish.trained import open_trained
 
@@ -19,6 +21,19 @@ def test_a_folder_tells_its_base_and_its_rows(colors: Colors, base: Path) -> Non
     ids = trained.prompt_ids(trained.held[0])
     assert trained.tokenizer.decode(ids).endswith("<|assistant|>")
     assert "Color of the kettle?" in trained.tokenizer.decode(ids)
+
+
+def test_a_prompt_is_all_before_the_last_answer(colors: Colors) -> None:
+    trained = open_trained(colors(6))
+    turns = [("user", "Hello"), ("assistant", "Hi."), ("user", "Color?"), ("assistant", "red")]
+    row = Row(1, tuple({"role": role, "content": content} for role, content in turns), plain=False)
+    text = trained.tokenizer.decode(trained.prompt_ids(row))
+    assert "Hi." in text and text.endswith("<|assistant|>") and "red" not in text
+    plain = replace(
+        trained, config=replace(trained.config, data=replace(trained.config.data, format="plain"))
+    )
+    text = plain.tokenizer.decode(plain.prompt_ids(trained.held[0]), skip_special_tokens=True)
+    assert text == "Color of the kettle?"
 
 
 def test_a_folder_of_another_trainer_is_told_about(copied: Colors, base: Path, tmp_path: Path) -> None:
