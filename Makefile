@@ -7,7 +7,7 @@ STORE := .lorikeet
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-long test-gpu check proto bench bench-merge bench-gpu clean
+.PHONY: help install demo skills serve test test-long test-gpu check proto bench bench-merge bench-gpu clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ $(READY): pyproject.toml
 
 demo: install  ## Train three skills, serve them at once, show what they learned
 	$(BIN)/lorikeet demo
+
+skills: install  ## Three skills from raw rows through the gate to live aliases
+	$(BIN)/lorikeet skills
 
 serve: install  ## Keep serving the demo base on :50051
 	$(BIN)/lorikeet demo --build-only

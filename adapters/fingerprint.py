@@ -44,6 +44,30 @@ def base_fingerprint(folder: Path, quantization: str) -> str:
     return digest.hexdigest()
 
 
+def tokenizer_hashes(folder: Path) -> dict[str, str]:
+    """sha256 of tokenizer.json's bytes and of the chat template's text, by the names of a manifest's fields.
+
+    What the folder lacks has none. Raises OSError or ValueError for files that cannot be read.
+    """
+    contents = {
+        "tokenizer_sha256": _read(folder / "tokenizer.json"),
+        "chat_template_sha256": _template(folder),
+    }
+    return {name: hashlib.sha256(raw).hexdigest() for name, raw in contents.items() if raw}
+
+
+def _template(folder: Path) -> bytes:
+    """Of the two places that transformers keeps it in, the one that it looks at first."""
+    if template := _read(folder / "chat_template.jinja"):
+        return template
+    written = json.loads(_read(folder / "tokenizer_config.json") or b"{}").get("chat_template")
+    return written.encode() if isinstance(written, str) else b""
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
 def _feed(digest: Any, words: list[str]) -> None:
     # Lengths first, so that no two lists of words read the same.
     for word in words:

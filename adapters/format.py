@@ -68,13 +68,14 @@ def inspect(
     if problems:
         raise InvalidAdapter(problems)
     files = tuple(describe(folder / name) for name in present)
-    odd = mismatches(story, base) if story else ()
+    dtypes = {info.dtype for info in tensors.values()}
+    dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
+    odd = mismatches(story, base, tokenizer_files) if story else ()
     if story:
-        problems += contradictions(story, plan.targets, {file.name: file.sha256 for file in files})
+        problems += contradictions(story, plan.targets, {file.name: file.sha256 for file in files}, dtype)
         problems += [] if allow_base_mismatch else [f"{text}; train over this base" for text in odd]
     if problems:
         raise InvalidAdapter(problems)
-    dtypes = {info.dtype for info in tensors.values()}
     return Manifest(
         digest=content_digest(files),
         files=files,
@@ -83,7 +84,7 @@ def inspect(
         num_parameters=sum(math.prod(info.shape) for info in tensors.values()),
         targets=plan.targets,
         base_model_name=config.base_model_name,
-        dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
+        dtype=dtype,
         direct=is_direct(config, plan, tensors),
         num_virtual_tokens=config.options.get("num_virtual_tokens", 0),
         top_token=_top_token(plan, tensors, base),

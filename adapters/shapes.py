@@ -18,7 +18,8 @@ class BaseShapes:
 
     `biases` are the linears that have one, `norms` maps a norm's full name to its size. A `vocab_size` of 0
     says that the server serves no adapter that changes the embedding or the head, a `num_kv_heads` of 0
-    none with a prefix. `fingerprint` and `quantization` are "" where they are not known.
+    none with a prefix. `fingerprint`, `quantization` and the hashes of its tokenizer are "" where they are
+    not known.
     """
 
     linears: dict[str, tuple[int, int]]
@@ -32,6 +33,8 @@ class BaseShapes:
     head_dim: int = 0
     fingerprint: str = ""
     quantization: str = ""
+    tokenizer_sha256: str = ""
+    chat_template_sha256: str = ""
 
     @property
     def tables(self) -> tuple[str, ...]:

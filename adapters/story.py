@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ _FIELDS: dict[str, tuple[Check, str]] = {
     "tokenizer_sha256": (_is_sha256, "64 lower-case hex digits"),
     "chat_template_sha256": (_is_sha256, "64 lower-case hex digits"),
     "data_sha256": (_is_sha256, "64 lower-case hex digits"),
+    "eval_sha256": (_is_sha256, "64 lower-case hex digits"),
+    "dtype": (_is_text, "the safetensors name of the tensors' dtype, such as 'F32', or 'mixed'"),
     "seed": (lambda value: type(value) is int, "a whole number"),
     "lineage": (_is_list(_is_text), "a list of references or digests"),
     "metrics": (_is_map(_is_number), "an object of finite numbers"),
@@ -84,10 +86,14 @@ def read_story(folder: Path) -> dict[str, Any]:
 
 
 def contradictions(
-    story: Mapping[str, Any], targets: Mapping[str, Target], hashes: Mapping[str, str]
+    story: Mapping[str, Any], targets: Mapping[str, Target], hashes: Mapping[str, str], dtype: str
 ) -> list[str]:
-    """What the files themselves say otherwise: `hashes` are the sha256 of the files by name."""
+    """What the files say otherwise: `hashes` are their sha256 by name, `dtype` is that of the tensors."""
     problems = []
+    if story.get("dtype", dtype) != dtype:
+        problems.append(
+            f"{STORY_NAME} says that the tensors are {story['dtype']}; they are {dtype}: save both again"
+        )
     for name, scale in story.get("scales", {}).items():
         if name not in targets:
             problems.append(f"{STORY_NAME} gives a scale for {show(name)}, which the adapter does not change")
@@ -105,12 +111,31 @@ def contradictions(
     return problems
 
 
-def mismatches(story: Mapping[str, Any], base: BaseShapes) -> tuple[str, ...]:
-    """What the trainer's base had that this one has not; nothing where either side says nothing."""
+def mismatches(
+    story: Mapping[str, Any], base: BaseShapes, tokenizer_files: Collection[str] = ()
+) -> tuple[str, ...]:
+    """What the trainer's base had that this one has not; nothing where either side says nothing.
+
+    An adapter that brings `tokenizer_files` of its own does not depend on the base's.
+    """
     found = []
     fingerprint, recipe = story.get("base_fingerprint"), story.get("quantization")
     if recipe and base.quantization and recipe != base.quantization:
         found.append(f"trained over the base in {recipe}, served over it in {base.quantization}")
     if fingerprint and base.fingerprint and fingerprint != base.fingerprint:
         found.append(f"trained over base {fingerprint[:12]}, served over base {base.fingerprint[:12]}")
+    if not tokenizer_files:
+        found += _text_mismatches(story, base)
     return tuple(found)
+
+
+def _text_mismatches(story: Mapping[str, Any], base: BaseShapes) -> list[str]:
+    kinds = (
+        ("tokenizer", story.get("tokenizer_sha256"), base.tokenizer_sha256),
+        ("chat template", story.get("chat_template_sha256"), base.chat_template_sha256),
+    )
+    return [
+        f"trained with {kind} {theirs[:12]}, served with {kind} {ours[:12]}"
+        for kind, theirs, ours in kinds
+        if theirs and ours and theirs != ours
+    ]

@@ -1,4 +1,4 @@
-"""What a run tells of what it has made: a card, and the whole story of its making."""
+"""What a run tells of what it has made: the whole story of its making."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from torch import nn
 
 from adapters.errors import InvalidAdapter
 from adapters.format import inspect
-from adapters.manifest import BaseShapes
+from adapters.manifest import BaseShapes, Manifest
 from training.config import TrainConfig
 from training.errors import UnservableAdapter
 from training.files import STORY_FILE, sha256
 from training.methods.lineage import ancestors
-from training.methods.method import PROMPTS
-from training.methods.table import METHODS
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers", "safetensors")
 MAX_RANK = 4096
@@ -43,11 +41,11 @@ class TrainResult:
     saving: dict[str, float] = field(default_factory=dict)
 
 
-def check_servable(folder: Path, base: BaseShapes | dict[str, tuple[int, int]]) -> None:
-    """The server's own check of the folder, over a base or its linears. Raises `UnservableAdapter`."""
+def check_servable(folder: Path, base: BaseShapes | dict[str, tuple[int, int]]) -> Manifest:
+    """What the server's own check finds, over a base or its linears. Raises `UnservableAdapter`."""
     try:
         shapes = base if isinstance(base, BaseShapes) else BaseShapes(base)
-        inspect(folder, shapes, MAX_RANK, allow_extra=True)
+        return inspect(folder, shapes, MAX_RANK, allow_extra=True)
     except InvalidAdapter as error:
         raise UnservableAdapter(f"the server would refuse this adapter: {error}") from error
 
@@ -82,10 +80,9 @@ def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
 
 
 def write_story(folder: Path, config: TrainConfig, result: TrainResult) -> None:
-    """Writes card and story into `folder`, beside what was trained."""
+    """Writes the story into `folder`, beside what was trained."""
     told = {**story(config, result), "weights_dtype": _dtypes(folder)}
     (folder / STORY_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card(config, result), encoding="utf-8")
 
 
 def story(config: TrainConfig, result: TrainResult) -> dict[str, Any]:
@@ -109,47 +106,3 @@ def _dtypes(folder: Path) -> list[str]:
             # Not a dict, for all its keys.
             found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
     return sorted(found)
-
-
-def card(config: TrainConfig, result: TrainResult) -> str:
-    """The model card, in Markdown with the front matter that hubs read."""
-    optim, method = config.optim, METHODS[config.method]
-    held = "none held out" if result.eval_loss is None else f"{result.eval_loss:.4f}"
-    kind, library, tag = (
-        ("model made from", "transformers", "full") if method.makes_model else ("adapter for", "peft", "lora")
-    )
-    return f"""---
-base_model: {json.dumps(config.base)}
-library_name: {library}
-pipeline_tag: text-generation
-tags: [{tag}]
----
-
-# {config.output.name}
-
-A{"n" if kind[0] == "a" else ""} {kind} `{config.base}`: {method.summary}.
-
-| | |
-|---|---|
-| method | {config.method} |
-{_shape(config)}
-| base in training | {config.quantization} |
-| rows (train, held out) | {result.num_train_rows}, {result.num_eval_rows} |
-| learning rate, schedule | {optim.learning_rate:g}, {optim.schedule} |
-| batch size, accumulation, steps | {optim.batch_size}, {optim.accumulation}, {result.num_steps} |
-| seed | {config.seed} |
-| train loss | {result.train_loss:.4f} |
-| held-out loss | {held} |
-
-The loss is in nats per token of the answers. `training.json` has the whole config, the data's digests and the
-versions of the libraries; `metrics.jsonl` has the course of the run.
-"""
-
-
-def _shape(config: TrainConfig) -> str:
-    family, lora = METHODS[config.method].family, config.lora
-    if family in PROMPTS:
-        return f"| virtual tokens | {config.prompt.tokens} |"
-    if family in ("ia3", "full"):
-        return "| rank | none |"
-    return f"| rank, alpha, dropout | {lora.rank}, {lora.alpha:g}, {lora.dropout:g} |"

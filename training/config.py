@@ -5,27 +5,14 @@ Every field carries its help text, so flags and documentation are read from here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from training.evaluation.config import EvaluationConfig
 from training.methods.table import METHODS, REFUSED
+from training.option import option as option
 
 ALL_LINEAR = "all-linear"
-
-
-def option(
-    help_text: str,
-    default: Any,
-    *,
-    choices: tuple[str, ...] = (),
-    least: float | None = None,
-    refused: Mapping[str, str] | None = None,
-) -> Any:
-    """A field with its help text, its choices, why others are no choice, and the least value it may have."""
-    metadata = {"help": help_text, "choices": choices, "least": least, "refused": refused or {}}
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +141,7 @@ class TrainConfig:
     adalora: AdaLoraSection = field(default=AdaLoraSection(), metadata={"help": "AdaLoRA's course"})
     prompt: PromptSection = field(default=PromptSection(), metadata={"help": "soft tokens"})
     keep: KeepSection = field(default=KeepSection(), metadata={"help": "old skills"})
+    evaluation: EvaluationConfig = field(default=EvaluationConfig(), metadata={"help": "the figures"})
     optim: OptimConfig = field(default=OptimConfig(), metadata={"help": "the optimizer"})
     quantization: str = option(
         "none trains on the base as it is, nf4 on its 4-bit codes (QLoRA), int8 on its 8-bit codes",

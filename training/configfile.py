@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from training.config import TrainConfig
 from training.errors import InvalidConfig
+from training.evaluation.config import evaluation_problems
 from training.methods.settle import method_problems, settled
 
 
@@ -55,7 +56,9 @@ def check_config(config: TrainConfig) -> None:
         problems.append("data.eval and data.eval_fraction exclude each other: keep one")
     if config.data.eval_fraction >= 1 or config.lora.dropout >= 1:
         problems.append("data.eval_fraction and lora.dropout are shares below 1")
-    if config.optim.patience and not (config.data.eval or config.data.eval_fraction):
+    has_held_out = bool(config.data.eval or config.data.eval_fraction)
+    problems += evaluation_problems(config.evaluation, has_held_out)
+    if config.optim.patience and not has_held_out:
         problems.append("optim.patience needs held-out rows: give data.eval or data.eval_fraction")
     if config.optim.max_steps is None and config.optim.epochs <= 0:
         problems.append("optim.epochs must be more than 0 when optim.max_steps is left out")

@@ -70,18 +70,22 @@ def answer(
     model: Model, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], wanted: str, batch_size: int = 32
 ) -> list[str]:
     """What `model` says to each row's prompt, decoded greedily and stripped of blanks at both ends."""
-    longest = max(len(tokenizer(row.completion, add_special_tokens=False)["input_ids"]) for row in rows)
+    room = answer_room(tokenizer, rows)
     prompts = [prompt_text(row, tokenizer, wanted) for row in rows]
     said: list[str] = [""] * len(rows)
     # Prompts of like length share a batch, so that little of it is padding.
     order = sorted(range(len(rows)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        # Room for a few tokens more than any right answer: a model that runs on is wrong.
-        texts = _generated(model, tokenizer, [prompts[index] for index in chosen], longest + 4)
+        texts = _generated(model, tokenizer, [prompts[index] for index in chosen], room)
         for index, text in zip(chosen, texts, strict=True):
             said[index] = text.strip()
     return said
+
+
+def answer_room(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> int:
+    """Tokens that an answer may have: a few more than any right one, as a model that runs on is wrong."""
+    return 4 + max(len(tokenizer(row.completion, add_special_tokens=False)["input_ids"]) for row in rows)
 
 
 @torch.no_grad()

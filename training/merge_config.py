@@ -7,7 +7,7 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from training.config import option
+from training.option import option
 
 TARGETS = ("bf16", "fp16", "fp32", "int8", "nf4", "gguf")
 BLENDS = ("sum", "ties", "dare-linear", "dare-ties")

@@ -12,15 +12,17 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from training.artifact import TrainResult, write_story
+from training.artifact import TrainResult, check_servable, write_story
 from training.checkpoints import claim, latest, release
 from training.config import TrainConfig
 from training.configfile import check_config
-from training.data import read_rows, split_rows
+from training.data import read_rows
 from training.distributed.rules import check_together
 from training.distributed.world import World, join
 from training.encode import Example, encode_rows
-from training.errors import Interrupted, InvalidConfig, InvalidData, TrainingError
+from training.errors import Interrupted, InvalidConfig, TrainingError
+from training.evaluation.documents import write_documents
+from training.evaluation.exam import Exam, read_exam, split_data
 from training.methods.ewc import Tether, make_tether
 from training.methods.learner import Learner, make_learner
 from training.methods.lineage import inherited
@@ -60,18 +62,17 @@ def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
         _check_output(config)
     place = config.output.with_name(f".{config.output.name}.partial")
     with quiet(), _threads(config.threads), stopped_by_sigterm() as stop:
-        tokenizer = load_tokenizer(config.base)
-        examples = _examples(config, tokenizer)
+        exam = read_exam(config, load_tokenizer(config.base))
+        examples = _examples(config, exam)
         with _workplace(place, config, world) as checkpoint:
-            result = _train(config, world, examples, tokenizer, place, checkpoint, stop, report)
+            result = _train(config, world, examples, exam, place, checkpoint, stop, report)
             if world.is_first:
-                _finish(place, config, result)
+                _finish(place, config)
             world.wait()
     return result
 
 
-def _finish(place: Path, config: TrainConfig, result: TrainResult) -> None:
-    write_story(place, config, result)
+def _finish(place: Path, config: TrainConfig) -> None:
     release(place)
     shutil.rmtree(config.output, ignore_errors=True)
     place.rename(config.output)
@@ -81,21 +82,24 @@ def _train(
     config: TrainConfig,
     world: World,
     examples: _Examples,
-    tokenizer: PreTrainedTokenizerBase,
+    exam: Exam,
     place: Path,
     checkpoint: Path | None,
     stop: Stop,
     report: Report | None,
 ) -> TrainResult:
     began = time.monotonic()
-    pad = int(tokenizer.pad_token_id)
+    pad = int(exam.tokenizer.pad_token_id)
     learner = make_learner(config, examples.train, pad, place, world)
     job = Job(examples.train, examples.held, pad, _tether(learner, examples.old, pad))
     trainer = LearnTrainer(learner, job, place, stop, report)
+    # A base in shares answers no process alone.
+    examines = world.is_first and not world.is_sharded
+    measured = exam.before(learner.model) if examines else {}
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     learner.settle()
     eval_loss = _eval_loss(trainer, bool(examples.held))
-    return TrainResult(
+    result = TrainResult(
         output=config.output,
         num_steps=trainer.state.global_step,
         train_loss=trainer.mean_loss(),
@@ -104,8 +108,14 @@ def _train(
         num_eval_rows=len(examples.held),
         num_parameters=learner.num_parameters,
         seconds=round(time.monotonic() - began, 3),
-        saving=learner.save(place, tokenizer, examples.train),
+        saving=learner.save(place, exam.tokenizer, examples.train),
     )
+    measured |= exam.after(learner.model) if examines else {}
+    if world.is_first:
+        write_story(place, config, result)
+        checked = None if learner.method.makes_model else check_servable(place, learner.shapes)
+        write_documents(place, config.output.name, checked, exam.held, measured)
+    return result
 
 
 def _tether(learner: Learner, old: list[Example], pad: int) -> Tether | None:
@@ -128,22 +138,12 @@ def _eval_loss(trainer: LearnTrainer, has_held: bool) -> float | None:
     return float(trainer.evaluate()["eval_loss"]) if has_held else None
 
 
-def _examples(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> _Examples:
-    data = config.data
-    rows = read_rows(data.train)
-    if data.eval:
-        held = read_rows(data.eval)
-    elif data.eval_fraction:
-        if len(rows) < 2:
-            raise InvalidData(data.train, ["one row cannot be split: add rows or drop data.eval_fraction"])
-        rows, held = split_rows(rows, data.eval_fraction, config.seed)
-    else:
-        held = []
+def _examples(config: TrainConfig, exam: Exam) -> _Examples:
+    data, tokenizer = config.data, exam.tokenizer
+    rows, _ = split_data(config)
     new, old = encode_rows(rows, tokenizer, data, data.train), _old(config, tokenizer)
     return _Examples(
-        train=with_replay(new, old, config.keep.replay, config.seed),
-        held=encode_rows(held, tokenizer, data, data.eval or data.train) if held else [],
-        old=old,
+        train=with_replay(new, old, config.keep.replay, config.seed), held=exam.held_examples, old=old
     )
 
 

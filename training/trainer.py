@@ -22,6 +22,7 @@ from training.distributed.gather import put, whole
 from training.distributed.share import Rows, blank
 from training.distributed.trainer import SharingTrainer
 from training.encode import Example
+from training.evaluation.trackers import tracker_callbacks
 from training.fast.head import takes_loss_rows
 from training.files import METRICS_FILE
 from training.methods.adalora import Pruning
@@ -114,6 +115,7 @@ class LearnTrainer(SharingTrainer):
         config = self.learner.config
         yield _Epochs(self._order)
         yield Metrics(self.place / METRICS_FILE, report)
+        yield from tracker_callbacks(config.evaluation, self.place)
         yield MovedGuard(self.learner)
         yield Checkpointing(config.checkpoint_every, stop, self.place)
         if config.optim.patience:

@@ -22,7 +22,9 @@ from lorikeet.cli import (
     keys,
     loadtest,
     merge,
+    publish,
     serve,
+    skills,
     train,
     truncate,
 )
@@ -37,10 +39,12 @@ COMMANDS: dict[str, Command] = {
     "grants": grants,
     "keys": keys,
     "train": train,
+    "publish": publish,
     "merge": merge,
     "extract": extract,
     "truncate": truncate,
     "demo": demo,
+    "skills": skills,
     "loadtest": loadtest,
 }
 

@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--register", metavar="HOST:PORT", help="upload the adapter to this server afterwards"
     )
     parser.add_argument("--name", help="name to store it under, with --register")
+    parser.add_argument(
+        "--alias", help="with --register: go through the gate of `lorikeet publish` to this alias"
+    )
     add_launch_arguments(parser)
     add_credentials(parser)
 
@@ -41,14 +44,20 @@ def run(args: argparse.Namespace) -> int:
     """Trains, prints the adapter's folder, and uploads it if asked to."""
     if (args.register is None) is not (args.name is None):
         raise UsageError("--register and --name go together")
+    if args.alias and not args.register:
+        raise UsageError("--alias needs --register, the server whose alias it is")
     require("training", "adapters")
     settings = read_settings(args.config)
+    if args.alias:
+        _require_held_out(settings)
     launched = launch(args)
     folder = settings.output if launched else _train(settings)
     if not is_first():
         return 0
     if not launched:
         print(folder)
+    if args.alias:
+        return _publish(folder, args)
     if args.register:
         _register(folder, args)
     return 0
@@ -92,3 +101,16 @@ def _register(folder: Path, args: argparse.Namespace) -> None:
     with connect_to(args.register, args) as client, byte_progress(f"uploading {args.name}") as progress:
         stored = client.adapters.upload(folder, args.name, progress)
     print_version(stored)
+
+
+def _require_held_out(settings: "TrainConfig") -> None:
+    data = settings.data
+    if not (data.eval or data.eval_fraction):
+        raise UsageError("--alias judges on held-out rows: give data.eval or data.eval_fraction")
+
+
+def _publish(folder: Path, args: argparse.Namespace) -> int:
+    from lorikeet.cli.publish import publish_folder
+    from training.publish.plan import PublishPlan
+
+    return publish_folder(folder, args.register, args, PublishPlan(name=args.name, alias=args.alias))

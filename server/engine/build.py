@@ -3,12 +3,13 @@
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from adapters.errors import InvalidAdapter
-from adapters.fingerprint import base_fingerprint
+from adapters.fingerprint import base_fingerprint, tokenizer_hashes
 from adapters.manifest import Manifest
 from server.engine.bell import Bell
 from server.engine.blocks import BlockPool
@@ -47,6 +48,12 @@ def build_engine(config: EngineConfig) -> tuple[Engine, Ready]:
     folder = find_folder(config.base)
     decoder = load_decoder(folder, config.quantization, dtype, device, config.double_quant, _log_progress)
     shapes = base_shapes(decoder.config, base_fingerprint(folder, _recipe(config)), config.quantization)
+    hashes = tokenizer_hashes(folder)
+    shapes = replace(
+        shapes,
+        tokenizer_sha256=hashes.get("tokenizer_sha256", ""),
+        chat_template_sha256=hashes.get("chat_template_sha256", ""),
+    )
     max_context = min(config.max_context or decoder.config.max_context, decoder.config.max_context)
     engine, plan = make_engine(config, decoder, max_context, AdapterReader(config, decoder, shapes))
     ready = Ready(

@@ -19,12 +19,13 @@ from adapters import BaseShapes, InvalidAdapter, Manifest, inspect
 TOKENIZER = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
 STORY: dict[str, Any] = {"format": "lorikeet-training-v1"}
 FINGERPRINT = "f" * 64
+HASHES = {"tokenizer_sha256": "a" * 64, "chat_template_sha256": "b" * 64}
 With = Callable[..., Path]
 
 
 @pytest.fixture
 def served(base: BaseShapes) -> BaseShapes:
-    return replace(base, fingerprint=FINGERPRINT, quantization="nf4")
+    return replace(base, fingerprint=FINGERPRINT, quantization="nf4", **HASHES)
 
 
 @pytest.fixture
@@ -107,8 +108,11 @@ def test_a_story_that_is_so_is_kept(adapter_with: With, served: BaseShapes) -> N
         "base_fingerprint": FINGERPRINT,
         "quantization": "nf4",
         "scales": {"model.layers.0.self_attn.q_proj": 2.0},
-        "tokenizer_sha256": "0" * 64,
+        "tokenizer_sha256": "a" * 64,
+        "chat_template_sha256": "b" * 64,
         "data_sha256": "1" * 64,
+        "eval_sha256": "2" * 64,
+        "dtype": "F32",
         "seed": 7,
         "lineage": ["support@3"],
         "metrics": {"eval_loss": 1.25},
@@ -128,6 +132,9 @@ def test_a_story_that_is_so_is_kept(adapter_with: With, served: BaseShapes) -> N
         ({"seed": 1.5}, "seed of"),
         ({"metrics": {"loss": "low"}}, "metrics of"),
         ({"data_sha256": "xyz"}, "data_sha256 of"),
+        ({"eval_sha256": 7}, "eval_sha256 of"),
+        ({"dtype": None}, "dtype of"),
+        ({"dtype": "BF16"}, "the tensors are BF16; they are F32"),
         ({"base_model": "a\nb"}, "base_model of"),
         ({"lineage": "support@3"}, "lineage of"),
         (
@@ -147,6 +154,12 @@ def test_a_story_of_another_tokenizer(adapter_with: With, base: BaseShapes) -> N
     text = json.dumps(TOKENIZER)
     right = {**STORY, "tokenizer_sha256": hashlib.sha256(text.encode()).hexdigest()}
     inspect(adapter_with(lorikeet_manifest__json=right, tokenizer__json=text), base, 64)
+    # Its own tokenizer answers for it, whatever the base has.
+    inspect(
+        adapter_with(lorikeet_manifest__json=right, tokenizer__json=text),
+        replace(base, tokenizer_sha256="f" * 64),
+        64,
+    )
     wrong = {**STORY, "tokenizer_sha256": "0" * 64}
     folder = adapter_with(lorikeet_manifest__json=wrong, tokenizer__json=text)
     assert "tokenizer.json is not the file" in problems_of(folder, base)
@@ -157,6 +170,8 @@ def test_a_story_of_another_tokenizer(adapter_with: With, base: BaseShapes) -> N
     [
         ({"base_fingerprint": "0" * 64}, "trained over base 000000000000, served over base ffffffffffff"),
         ({"quantization": "int8"}, "trained over the base in int8, served over it in nf4"),
+        ({"tokenizer_sha256": "0" * 64}, "trained with tokenizer 000000000000, served with tokenizer aaaaaa"),
+        ({"chat_template_sha256": "0" * 64}, "with chat template 000000000000, served with chat template bb"),
     ],
 )
 def test_another_base_is_refused_or_kept_in_the_record(
@@ -165,7 +180,8 @@ def test_another_base_is_refused_or_kept_in_the_record(
     folder = adapter_with(lorikeet_manifest__json={**STORY, **change})
     assert told in problems_of(folder, served)
     manifest = inspect(folder, served, 64, allow_base_mismatch=True)
-    assert manifest.mismatches == (told,)
-    assert Manifest.from_json(manifest.to_json()).mismatches == (told,)
+    assert len(manifest.mismatches) == 1 and told in manifest.mismatches[0]
+    assert Manifest.from_json(manifest.to_json()).mismatches == manifest.mismatches
     # A server that does not know its own base cannot tell.
-    assert inspect(folder, replace(served, fingerprint="", quantization=""), 64).mismatches == ()
+    unknown = dict.fromkeys(("fingerprint", "quantization", *HASHES), "")
+    assert inspect(folder, replace(served, **unknown), 64).mismatches == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapters.fingerprint import base_fingerprint
+from adapters.fingerprint import base_fingerprint, tokenizer_hashes
 
 
 @pytest.fixture
@@ -60,3 +61,16 @@ def test_a_folder_without_weights_is_no_base(base: Path) -> None:
     (base / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="no tensors"):
         base_fingerprint(base, "nf4")
+
+
+def test_a_template_has_one_hash_wherever_it_is_kept(base: Path) -> None:
+    assert tokenizer_hashes(base) == {}
+    (base / "tokenizer.json").write_text("{}")
+    (base / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ 'é' }}\n"}))
+    kept = tokenizer_hashes(base)
+    assert kept["tokenizer_sha256"] == hashlib.sha256(b"{}").hexdigest()
+    (base / "chat_template.jinja").write_text("{{ 'é' }}\n", encoding="utf-8")
+    (base / "tokenizer_config.json").write_text(json.dumps({"chat_template": "another"}))
+    assert tokenizer_hashes(base) == kept
+    (base / "chat_template.jinja").unlink()
+    assert tokenizer_hashes(base)["chat_template_sha256"] != kept["chat_template_sha256"]

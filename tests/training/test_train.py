@@ -71,6 +71,8 @@ def test_the_folder_tells_how_it_was_made(held_out: TrainConfig, capfd: pytest.C
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "curves.png",
+        "lorikeet_manifest.json",
         "metrics.jsonl",
         "training.json",
     ]

@@ -22,6 +22,8 @@ from training.concurrent.weights import AdapterWeights
 from training.config import TrainConfig
 from training.encode import Example
 from training.errors import Diverged
+from training.evaluation.documents import write_documents
+from training.evaluation.exam import split_data
 from training.files import METRICS_FILE
 from training.methods.guards import check_moved, fingerprints, trainables
 from training.progress import Progress
@@ -109,9 +111,11 @@ class Job:
         check_moved(trainables(model), self._before)
         # The vocabulary is never changed here; looking for changes would ask the hub about the base.
         model.save_pretrained(str(self._folder), save_embedding_layers=False)
-        check_servable(self._folder, linears)
+        checked = check_servable(self._folder, linears)
         result = self._result()
         write_story(self._folder, self.config, result)
+        _, held = split_data(self.config)
+        write_documents(self._folder, self._output.name, checked, held, {})
         shutil.rmtree(self._output, ignore_errors=True)
         self._folder.rename(self._output)
         return result

@@ -79,7 +79,7 @@ def skill_config(folder: Path, base: Path, recipe: SkillRecipe, seed: int = 0) -
     return TrainConfig(
         base=str(base),
         output=folder / "adapter",
-        data=DataConfig(train=folder / "train.jsonl", max_length=256),
+        data=DataConfig(train=folder / "train.jsonl", eval=folder / "heldout.jsonl", max_length=256),
         lora=LoraSection(rank=16, alpha=32.0),
         optim=OptimConfig(
             learning_rate=recipe.learning_rate, warmup_steps=5, batch_size=16, epochs=recipe.epochs
@@ -95,14 +95,13 @@ def _portable(config: TrainConfig) -> str:
         config,
         base="../../base",
         output=Path("adapter"),
-        data=replace(config.data, train=Path("train.jsonl")),
+        data=replace(config.data, train=Path("train.jsonl"), eval=Path("heldout.jsonl")),
     )
     return f"# Train this skill again with: lorikeet train run.toml\n{dump_config(local)}"
 
 
 def _scored(folder: Path, config: TrainConfig) -> Skill:
-    data = replace(config.data, eval=folder / "heldout.jsonl")
-    scores = compare(config.base, config.output, data)
+    scores = compare(config.base, config.output, config.data)
     return Skill(
         name=folder.name,
         adapter_folder=config.output,

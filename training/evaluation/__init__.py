@@ -1,0 +1,1 @@
+"""How good an adapter became, what it forgot, and how that is told."""

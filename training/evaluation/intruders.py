@@ -1,0 +1,59 @@
+"""Intruder dimensions: directions that rank high in W + sBA and are none of W's own.
+
+They go along with forgetting (arXiv 2410.21228). A direction counts where the largest |cosine| of its left
+singular vector with those of W is below EPSILON, as in PEFT's `reduce_intruder_dimension`, which can take
+them out of an adapter again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+
+EPSILON = 0.5
+# Inits that move part of the base into the adapter: what the live model calls its base is not the base.
+_MOVING_INITS = ("pissa", "olora", "corda", "lora_ga")
+
+
+def count_intruders(model: Any, top: int) -> dict[str, int]:
+    """Linear -> intruders among its `top` first directions; {} for models that are no plain LoRA."""
+    if not isinstance(model, PeftModel):
+        return {}
+    config = model.active_peft_config
+    moves = str(config.__dict__.get("init_lora_weights", "")).startswith(_MOVING_INITS)
+    if str(config.peft_type.value) != "LORA" or config.use_dora or moves:
+        return {}
+    return {name: intruders(weight, weight + delta, top) for name, weight, delta in _updates(model)}
+
+
+@torch.no_grad()
+def intruders(before: Tensor, after: Tensor, top: int) -> int:
+    """How many of the `top` first left singular vectors of `after` [out, in] are none of `before`'s."""
+    own = torch.linalg.svd(before, full_matrices=False).U  # (out, min(out, in))
+    new = torch.linalg.svd(after, full_matrices=False).U[:, :top]
+    nearest = (new.T @ own).abs().max(dim=1).values
+    return int((nearest < EPSILON).sum())
+
+
+@torch.no_grad()
+def _updates(model: PeftModel) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, W and sBA of every adapted linear, in float32."""
+    for name, module in model.get_base_model().named_modules():
+        if isinstance(module, LoraLayer) and module.lora_B:
+            layer: Any = module
+            delta: Tensor = layer.get_delta_weight(model.active_adapter).float()
+            yield name, _weight(layer.get_base_layer(), delta), delta
+
+
+def _weight(linear: Any, like: Tensor) -> Tensor:
+    """[out, in] as `like`, as the linear applies it: what a quantized one keeps in memory may be re-laid."""
+    dtype = getattr(linear, "compute_dtype", None) or linear.weight.dtype
+    columns = torch.eye(like.shape[1], dtype=dtype, device=like.device)
+    applied: Tensor = linear(columns).T.float()
+    bias = getattr(linear, "bias", None)
+    return applied if bias is None else applied - bias.float()[:, None]
