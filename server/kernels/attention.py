@@ -4,6 +4,7 @@ A cell is one token's place in the cache: block * block_size + offset.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +74,22 @@ class PagedPlan:
     longest: int
     total_context: int = 0
     longest_context: int = 0
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """[sequences + 1] int32: the contexts' bounds when all stand one after another."""
+        ends = torch.zeros_like(self.starts)
+        torch.cumsum(self.contexts, 0, out=ends[1:])
+        return ends
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """[total_context] every sequence's context, one after another: the same in all layers."""
+        sequence = torch.repeat_interleave(self.contexts, output_size=self.total_context)
+        every = torch.arange(self.total_context, device=sequence.device, dtype=torch.int32)
+        offset = every - self.ends[sequence]
+        block = self.blocks[self.block_at[sequence] + offset // self.block_size]
+        return block * self.block_size + offset % self.block_size
 
 
 def supports(heads: Heads) -> bool:

@@ -57,23 +57,11 @@ def attend(
 
 def _attend_chunks(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: PagedPlan) -> Tensor:
     """q [tokens, heads, dim], rotated; each row sees its sequence up to itself."""
-    ends = torch.zeros_like(plan.starts)
-    torch.cumsum(plan.contexts, 0, out=ends[1:])
-    cells = _cells(plan, ends)
-    k, v = k_cache.index_select(0, cells), v_cache.index_select(0, cells)
+    k, v = k_cache.index_select(0, plan.cells), v_cache.index_select(0, plan.cells)
     attention = torch.ops.aten._flash_attention_forward
-    out: Tensor = attention(q, k, v, plan.starts, ends, plan.longest, plan.longest_context, 0.0, True, False)[
-        0
-    ]
+    longest = plan.longest, plan.longest_context
+    out: Tensor = attention(q, k, v, plan.starts, plan.ends, *longest, 0.0, True, False)[0]
     return out
-
-
-def _cells(plan: PagedPlan, ends: Tensor) -> Tensor:
-    """[sum of contexts] the cells of every sequence's context, one after another."""
-    sequence = torch.repeat_interleave(plan.contexts, output_size=plan.total_context)
-    offset = torch.arange(plan.total_context, device=ends.device, dtype=torch.int32) - ends[sequence]
-    block = plan.blocks[plan.block_at[sequence] + offset // plan.block_size]
-    return block * plan.block_size + offset % plan.block_size
 
 
 def _splits(tasks: int) -> int:
