@@ -51,7 +51,7 @@ def test_wrong_sequences_are_told_at_once(text: str) -> None:
 
 
 def test_wrong_models_are_told_at_once() -> None:
-    with pytest.raises(ValueError, match="models '2b' may name 8b, 1b, tiny"):
+    with pytest.raises(ValueError, match="models '2b' may name 8b, 1b, small, tiny"):
         ScalingConfig(models="2b")
 
 

@@ -186,7 +186,7 @@ def test_answers_with_each_others_adapters_end_in_exit_code_1(
 
 def test_wrong_options_end_in_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["loadtest", "step", "--model", "huge", "--repeats", "0"]) == 2
-    told = "lorikeet: model 'huge' is none of 8b, 1b, tiny; repeats 0 must be at least 1\n"
+    told = "lorikeet: model 'huge' is none of 8b, 1b, small, tiny; repeats 0 must be at least 1\n"
     assert capsys.readouterr() == ("", told)
 
 

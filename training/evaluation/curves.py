@@ -40,6 +40,7 @@ def draw_curves(metrics: Path, picture: Path, title: str) -> None:
         rate_axes = axes.twinx()
         rate_axes.set_ylabel("learning rate")
         rate_axes.plot(steps, rates, color="0.7", linewidth=1)
-    axes.legend()
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
     # Without the library's name in it, the same curves are the same bytes.
     figure.savefig(picture, format="png", dpi=120, metadata={"Software": None})
