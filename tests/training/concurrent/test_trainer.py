@@ -112,8 +112,8 @@ def test_early_stopping_ends_one_job_and_keeps_its_best_weights(
     assert stopped and finished
     course = metrics(stopped.output, "eval_loss")
     assert stopped.num_steps < 30 and stopped.eval_loss == min(course)
-    # The last evaluation is of the weights that are left, though no fifth step asks for it; its loss stands once
-    # more among the figures of the end.
+    # The last evaluation is of the weights that are left, though no fifth step asks for it. Its loss stands
+    # once more among the figures of the end.
     assert finished.num_steps == 8
     assert metrics(finished.output, "eval_loss")[1:] == [finished.eval_loss, finished.eval_loss]
     assert [progress.step for progress in seen if progress.phase == "adapter"] == list(range(1, 9))
