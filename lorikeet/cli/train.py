@@ -83,11 +83,11 @@ def read_settings(path: Path) -> "TrainConfig":
 def _train(settings: "TrainConfig") -> Path:
     from rich.console import Console
 
-    from training import train
+    from training import tasks
     from training.progress import bars
 
     with bars(Console(stderr=True)) as report:
-        result = train.run(settings, report)
+        result = tasks.run(settings, report)
     if not is_first():
         return result.output
     losses = f"train loss {result.train_loss:.4f}"
