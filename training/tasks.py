@@ -15,6 +15,10 @@ def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
         from training import train
 
         return train.run(config, report)
+    if config.task == "best_of_n":
+        from training.preference import best_of
+
+        return best_of.run(config, report)
     from training.preference import run as preference
 
     return preference.run(config, report)

@@ -48,6 +48,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--alias needs --register, the server whose alias it is")
     require("training", "adapters")
     settings = read_settings(args.config)
+    if args.register and settings.task == "reward":
+        raise UsageError(
+            "a reward model scores answers for other tasks and is not served: leave --register out"
+        )
     if args.alias:
         _require_held_out(settings)
     launched = launch(args)

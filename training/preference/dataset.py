@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -64,10 +65,24 @@ class Script:
 def read_sides(config: TrainConfig, script: Script) -> tuple[list[Record], list[Record]]:
     """Train and held-out rows that fit. Raises `InvalidData`."""
     data = config.data
-    train = _read(config, script, data.train)
+    train = read_fitting(config, script, data.train)
     if data.eval:
-        return train, _read(config, script, data.eval)
+        return train, read_fitting(config, script, data.eval)
     return split_records(train, data.eval_fraction, config.seed) if data.eval_fraction else (train, [])
+
+
+def read_fitting(config: TrainConfig, script: Script, path: Path) -> list[Record]:
+    """The rows of a file for the run's task. Raises `InvalidData`, `InvalidConfig`."""
+    records = read_records(path, TASKS[config.task].rows)
+    turns = [
+        record.line for record in records if len(record.prompt) > 1 or record.prompt[0]["role"] != "user"
+    ]
+    if turns and not script.is_chat:
+        raise InvalidData(path, [f"line {line}: messages need a base with a chat template" for line in turns])
+    labels = {record.value["label"] for record in records if "label" in record.value}
+    if config.task == "kto" and path == config.data.train and len(labels) == 1:
+        raise InvalidConfig([f"{path} has one label only: task kto needs rows with true and rows with false"])
+    return fitting(records, script.longest, config.data, path)
 
 
 def as_dataset(records: Sequence[Record], script: Script, keys: Sequence[str]) -> datasets.Dataset:
@@ -85,19 +100,6 @@ def no_bars() -> Iterator[None]:
     finally:
         if not were_hidden:
             datasets.enable_progress_bars()
-
-
-def _read(config: TrainConfig, script: Script, path: Any) -> list[Record]:
-    records = read_records(path, TASKS[config.task].rows)
-    turns = [
-        record.line for record in records if len(record.prompt) > 1 or record.prompt[0]["role"] != "user"
-    ]
-    if turns and not script.is_chat:
-        raise InvalidData(path, [f"line {line}: messages need a base with a chat template" for line in turns])
-    labels = {record.value["label"] for record in records if "label" in record.value}
-    if config.task == "kto" and path == config.data.train and len(labels) == 1:
-        raise InvalidConfig([f"{path} has one label only: task kto needs rows with true and rows with false"])
-    return fitting(records, script.longest, config.data, path)
 
 
 def _columns(record: Record, script: Script, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:

@@ -49,6 +49,8 @@ def _method_problems(config: TrainConfig) -> Iterator[str]:
         yield f"task {config.task} trains LoRA from its usual start: use method lora, qlora, rslora or dora"
     if config.task == "reward" and config.init_from is not None:
         yield "init_from is an adapter that writes; task reward starts afresh"
+    if config.task == "reward" and config.quantization != "none":
+        yield "task reward learns a head beside the adapter: set quantization = none"
     if config.fast == "on":
         yield f'fast = "on" is for task sft: task {config.task} is computed by TRL'
 

@@ -18,8 +18,8 @@ from training.methods.settle import settled
 from training.model import load_tokenizer
 from training.preference.config import TASKS
 from training.preference.dataset import Script, no_bars, read_sides
-from training.preference.rows import Record
-from training.preference.scorers import Scorer, rule_scorer
+from training.preference.reward import reward_learner, save_reward
+from training.preference.scoring import make_scorer
 from training.preference.trainers import drop_reference, make_trainer
 from training.progress import Report
 from training.quiet import quiet
@@ -54,8 +54,8 @@ def _learn(config: TrainConfig, place: Path, report: Report | None) -> TrainResu
     began = time.monotonic()
     script = Script(load_tokenizer(config.base), config.data.format)
     sides = read_sides(config, script)
-    scorer = _scorer(config, script, sides)
-    learner = make_learner(config, [], int(script.tokenizer.pad_token_id), place)
+    scorer = make_scorer(config, [*sides[0], *sides[1]]) if TASKS[config.task].samples else None
+    learner = _learner(config, int(script.tokenizer.pad_token_id), place)
     trainer = make_trainer(learner, script, sides, scorer, place, report)
     loss = float(trainer.train().training_loss)
     eval_loss = float(trainer.evaluate()["eval_loss"]) if sides[1] else None
@@ -70,17 +70,25 @@ def _learn(config: TrainConfig, place: Path, report: Report | None) -> TrainResu
         num_eval_rows=len(sides[1]),
         num_parameters=learner.num_parameters,
         seconds=round(time.monotonic() - began, 3),
-        saving=learner.save(place, script.tokenizer, []),
+        saving=_save(learner, script, place),
     )
     _write(learner, place, result)
     return result
 
 
-def _scorer(config: TrainConfig, script: Script, sides: tuple[list[Record], list[Record]]) -> Scorer | None:
-    return rule_scorer(config, [*sides[0], *sides[1]]) if config.preference.scorer else None
+def _learner(config: TrainConfig, pad: int, place: Path) -> Learner:
+    return reward_learner(config, pad) if config.task == "reward" else make_learner(config, [], pad, place)
+
+
+def _save(learner: Learner, script: Script, place: Path) -> dict[str, float]:
+    if learner.config.task != "reward":
+        return learner.save(place, script.tokenizer, [])
+    save_reward(learner, place)
+    return {}
 
 
 def _write(learner: Learner, place: Path, result: TrainResult) -> None:
     config = learner.config
     write_story(place, config, result)
-    write_documents(place, config.output.name, check_servable(place, learner.shapes), [], {})
+    checked = None if config.task == "reward" else check_servable(place, learner.shapes)
+    write_documents(place, config.output.name, checked, [], {})
