@@ -20,10 +20,14 @@ _MOVED_BY = 3
 
 
 class Metrics(TrainerCallback):  # type: ignore[misc]
-    """One JSON line per log, a sign of life per step, and a halt when the loss is no number."""
+    """One JSON line per log, a sign of life per step, and a halt when the loss is no number.
 
-    def __init__(self, path: Path, report: Report | None) -> None:
+    A loss of 0 at the start is a halt too, unless it `may_be_zero`.
+    """
+
+    def __init__(self, path: Path, report: Report | None, *, may_be_zero: bool = False) -> None:
         self._path = path
+        self._may_be_zero = may_be_zero
         self._report = report
         self._began = time.monotonic()
         self._latest: dict[str, float] = {}
@@ -58,7 +62,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
         loss = logs.get("loss", logs.get("train_loss", math.nan if not logs else 1.0))
         if not math.isfinite(loss):
             raise Diverged(f"the loss was {loss} at step {state.global_step}: lower optim.learning_rate")
-        if loss == 0 and "loss" not in self._latest:
+        if loss == 0 and "loss" not in self._latest and not self._may_be_zero:
             raise Diverged(
                 "the loss is exactly 0 from the start: no token is trained on, or the base knows all answers"
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 from training.evaluation.config import EvaluationConfig
 from training.methods.table import METHODS, REFUSED
 from training.option import option as option
+from training.preference.config import REFUSED_TASKS, SFT, TASKS, PreferenceSection
 
 ALL_LINEAR = "all-linear"
 
@@ -126,7 +127,11 @@ class TrainConfig:
     base: str = option("folder or hub id of the base model (required)", "")
     output: Path = option("folder that becomes the adapter (required)", Path())
     task: str = option(
-        "what is learned from the rows: sft imitates their completions", "sft", choices=("sft",)
+        "what is learned from the rows: sft imitates their completions, the others learn from preferences or "
+        "rewards",
+        SFT,
+        choices=(SFT, *TASKS),
+        refused=REFUSED_TASKS,
     )
     method: str = option(
         "what is trained; a method is a name for settings below, which are filled in",
@@ -141,6 +146,9 @@ class TrainConfig:
     adalora: AdaLoraSection = field(default=AdaLoraSection(), metadata={"help": "AdaLoRA's course"})
     prompt: PromptSection = field(default=PromptSection(), metadata={"help": "soft tokens"})
     keep: KeepSection = field(default=KeepSection(), metadata={"help": "old skills"})
+    preference: PreferenceSection = field(
+        default=PreferenceSection(), metadata={"help": "preferences and rewards"}
+    )
     evaluation: EvaluationConfig = field(default=EvaluationConfig(), metadata={"help": "the figures"})
     optim: OptimConfig = field(default=OptimConfig(), metadata={"help": "the optimizer"})
     quantization: str = option(

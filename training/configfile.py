@@ -15,6 +15,7 @@ from training.config import TrainConfig
 from training.errors import InvalidConfig
 from training.evaluation.config import evaluation_problems
 from training.methods.settle import method_problems, settled
+from training.preference.rules import task_problems
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -63,6 +64,7 @@ def check_config(config: TrainConfig) -> None:
     if config.optim.max_steps is None and config.optim.epochs <= 0:
         problems.append("optim.epochs must be more than 0 when optim.max_steps is left out")
     problems += method_problems(config)
+    problems += task_problems(config)
     if problems:
         raise InvalidConfig(problems)
 

@@ -39,26 +39,30 @@ class Row:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a JSONL file. Raises `InvalidData` with every bad line in it at once."""
+    rows: list[Row] = []
+    problems: list[str] = []
+    for number, line in read_lines(path):
+        try:
+            rows.append(_row(number, line))
+        except ValueError as error:
+            problems.append(f"line {number}: {error}")
+    if not rows and not problems:
+        problems.append("the file has no rows: write one JSON object per line")
+    if problems:
+        raise InvalidData(path, problems)
+    return rows
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a file that are not blank, with their numbers from 1. Raises `InvalidData`."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidData(path, [f"the file cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise InvalidData(path, ["the file is not UTF-8 text: save it as UTF-8"]) from error
-    rows: list[Row] = []
-    problems: list[str] = []
     # Only line feeds part rows: a JSON string may hold other line separators as they are.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(_row(number, line))
-            except ValueError as error:
-                problems.append(f"line {number}: {error}")
-    if not rows and not problems:
-        problems.append("the file has no rows: write one JSON object per line")
-    if problems:
-        raise InvalidData(path, problems)
-    return rows
+    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
 def split_rows(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from training.artifact import TrainResult, check_servable, write_story
-from training.checkpoints import claim, latest, release
 from training.config import TrainConfig
 from training.configfile import check_config
 from training.data import read_rows
 from training.distributed.rules import check_together
 from training.distributed.world import World, join
 from training.encode import Example, encode_rows
-from training.errors import Interrupted, InvalidConfig, TrainingError
+from training.errors import InvalidConfig
 from training.evaluation.documents import write_documents
 from training.evaluation.exam import Exam, read_exam, split_data
 from training.methods.ewc import Tether, make_tether
@@ -29,11 +24,13 @@ from training.methods.lineage import inherited
 from training.methods.replay import with_replay
 from training.methods.settle import settled
 from training.model import load_tokenizer
+from training.preference.config import SFT
 from training.progress import Report
 from training.quiet import quiet
 from training.rates import with_rate
 from training.stopping import Stop, stopped_by_sigterm
 from training.trainer import Job, LearnTrainer
+from training.workplace import check_output, finish, threads, workplace, workplace_of
 
 __all__ = ["TrainResult", "run"]
 
@@ -55,27 +52,23 @@ def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
     """
     config = settled(config)
     check_config(config)
+    if config.task != SFT:
+        raise InvalidConfig([f"task {config.task} is no imitation: training.tasks.run runs any task"])
     config = with_rate(inherited(config))
     world = join()
     check_together(config, world)
     if world.is_first:
-        _check_output(config)
-    place = config.output.with_name(f".{config.output.name}.partial")
-    with quiet(), _threads(config.threads), stopped_by_sigterm() as stop:
+        check_output(config)
+    place = workplace_of(config)
+    with quiet(), threads(config.threads), stopped_by_sigterm() as stop:
         exam = read_exam(config, load_tokenizer(config.base))
         examples = _examples(config, exam)
-        with _workplace(place, config, world) as checkpoint:
+        with workplace(place, config, world) as checkpoint:
             result = _train(config, world, examples, exam, place, checkpoint, stop, report)
             if world.is_first:
-                _finish(place, config)
+                finish(place, config)
             world.wait()
     return result
-
-
-def _finish(place: Path, config: TrainConfig) -> None:
-    release(place)
-    shutil.rmtree(config.output, ignore_errors=True)
-    place.rename(config.output)
 
 
 def _train(
@@ -150,39 +143,3 @@ def _examples(config: TrainConfig, exam: Exam) -> _Examples:
 def _old(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
     path = config.keep.rows
     return encode_rows(read_rows(path), tokenizer, config.data, path) if path else []
-
-
-def _check_output(config: TrainConfig) -> None:
-    output = config.output
-    if output.exists() and not output.is_dir():
-        raise InvalidConfig([f"output: {output} is a file; name a folder"])
-    if output.is_dir() and any(output.iterdir()) and not config.overwrite:
-        raise InvalidConfig([f"output: {output} is not empty; name another folder or set overwrite = true"])
-
-
-@contextmanager
-def _workplace(place: Path, config: TrainConfig, world: World) -> Iterator[Path | None]:
-    """The run's own folder to work in, with the checkpoint that an earlier try has left there, if it has.
-
-    A run that is stopped or breaks down leaves its checkpoints; one that cannot go on leaves nothing.
-    """
-    checkpoint = world.of_first(claim(place, config, world) if world.is_first else None)
-    try:
-        yield checkpoint
-    except Interrupted:
-        raise
-    except BaseException as error:
-        if world.is_first and (isinstance(error, TrainingError) or latest(place) is None):
-            shutil.rmtree(place, ignore_errors=True)
-        raise
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Torch's CPU threads set to `count` for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

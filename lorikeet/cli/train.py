@@ -48,6 +48,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--alias needs --register, the server whose alias it is")
     require("training", "adapters")
     settings = read_settings(args.config)
+    if args.register and settings.task == "reward":
+        raise UsageError(
+            "a reward model scores answers for other tasks and is not served: leave --register out"
+        )
     if args.alias:
         _require_held_out(settings)
     launched = launch(args)
@@ -83,11 +87,11 @@ def read_settings(path: Path) -> "TrainConfig":
 def _train(settings: "TrainConfig") -> Path:
     from rich.console import Console
 
-    from training import train
+    from training import tasks
     from training.progress import bars
 
     with bars(Console(stderr=True)) as report:
-        result = train.run(settings, report)
+        result = tasks.run(settings, report)
     if not is_first():
         return result.output
     losses = f"train loss {result.train_loss:.4f}"

@@ -26,6 +26,7 @@ from training.memory.rehearsal import Batch
 from training.memory.skeleton import skeleton
 from training.methods.lineage import inherited
 from training.model import load_tokenizer
+from training.preference.config import SFT
 from training.quiet import quiet
 from training.rates import base_rate
 
@@ -55,6 +56,11 @@ def check(path: Path, wishes: Wishes | None = None) -> CheckReport:
         config = read_config(path)
     except InvalidConfig as error:
         report.add("error", "config", error.problems)
+        return report
+    if config.task != SFT:
+        report.add(
+            "error", "task", [f"the check knows rows of task sft alone: run task {config.task} as it is"]
+        )
         return report
     try:
         with quiet():

@@ -24,6 +24,13 @@ _WORDS = {
 }
 
 
+_UNITS = {
+    "sft": "Losses are in nats per token of the answers.",
+    "reward": "Losses are the task's own. It scores answers and is not served.",
+}
+_OTHER_UNIT = "Losses are the task's own."
+
+
 def card(story: Mapping[str, Any], metrics: Mapping[str, float], title: str) -> str:
     """In Markdown, with the front matter that hubs read. story: the run as `training.json` tells it."""
     config = story["config"]
@@ -36,7 +43,7 @@ def card(story: Mapping[str, Any], metrics: Mapping[str, float], title: str) -> 
     return f"""---
 base_model: {json.dumps(config["base"])}
 library_name: {library}
-pipeline_tag: text-generation
+pipeline_tag: {"text-classification" if config["task"] == "reward" else "text-generation"}
 tags: [{tag}]
 ---
 
@@ -50,7 +57,7 @@ tags: [{tag}]
 |---|---|
 {_table({words: _figure(metrics[key]) for key, words in _WORDS.items() if key in metrics})}
 
-Losses are in nats per token of the answers.
+{_UNITS.get(config["task"], _OTHER_UNIT)}
 
 | made with | |
 |---|---|
@@ -66,6 +73,7 @@ def _ingredients(story: Mapping[str, Any]) -> dict[str, str]:
     optim = config["optim"]
     digests = {f"sha256 of {name} rows": f"`{digest}`" for name, digest in story["data_sha256"].items()}
     return {
+        "task": config["task"],
         "method": config["method"],
         **_shape(config),
         "base in training": config["quantization"],
