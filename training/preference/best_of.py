@@ -109,7 +109,7 @@ def _best(record: Record, answers: Sequence[str], scorer: Scorer) -> Iterator[Be
 def _line(best: Best, script: Script) -> str:
     """A row for task sft, with its score."""
     if script.is_chat:
-        row = {"messages": [*best.record.prompt, *script.answer(best.answer)]}
+        row: dict[str, Any] = {"messages": [*best.record.prompt, *script.answer(best.answer)]}
     else:
         row = {"prompt": script.prompt(best.record), "completion": best.answer}
     return json.dumps(row | {"score": best.score}) + "\n"
