@@ -45,6 +45,8 @@ def _all_weights_pay(case: Case) -> bool:
     return asked.tenants == 1 and asked.data == "completions" and not found.holds and roomy
 
 
+# Data that is learned by imitation in the end: whose loss tells when to stop.
+IMITATED = ("completions", "scorer")
 RULES: tuple[Rule, ...] = (
     Rule(
         "pairs-need-no-reward",
@@ -70,8 +72,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "best-of-many",
         "task",
-        "sft",
-        "sample several answers to each prompt, keep the one that the scorer likes best, and train on those",
+        "best_of_n",
+        "samples several answers to each prompt, keeps the one that the scorer likes best, and trains on those",
         lambda case: case.asked.data == "scorer",
     ),
     Rule("answers-are-there", "task", "sft", "rows with answers are learned by imitation"),
@@ -178,7 +180,14 @@ RULES: tuple[Rule, ...] = (
         "optim.patience",
         2,
         "stops when the held-out loss has not fallen twice",
-        lambda case: case.asked.rows >= 2,
+        lambda case: case.asked.rows >= 2 and case.asked.data in IMITATED,
+    ),
+    Rule(
+        "what-is-an-answer-worth",
+        "preference.scorer",
+        "exact",
+        "the row's own answer is the measure; for another, name a function as module:function",
+        lambda case: case.asked.data in ("reward", "scorer"),
     ),
     Rule(
         "one-tenant-one-model",

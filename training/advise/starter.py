@@ -28,6 +28,7 @@ def starter(advice: Advice, situation: Situation, folder: Path = Path()) -> str:
         "data": {"train": os.path.relpath(situation.train, folder), "max_length": situation.row_tokens},
         "lora": {},
         "optim": {},
+        "preference": {},
     }
     lines: list[str] = []
     for section, settings in given.items():
