@@ -1,5 +1,7 @@
 """`lorikeet train`: arguments, and the adapter's way to a server. The run itself is stood in for."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from lorikeet.cli import train
@@ -15,7 +17,7 @@ def trained(monkeypatch, adapter_folder):
         seen.append(path.name)
         return adapter_folder
 
-    monkeypatch.setattr(train, "read_settings", lambda path: path)
+    monkeypatch.setattr(train, "read_settings", lambda path: SimpleNamespace(name=path.name, task="sft"))
     monkeypatch.setattr(train, "_train", stand_in)
     return seen
 

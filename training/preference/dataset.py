@@ -79,10 +79,11 @@ def read_fitting(config: TrainConfig, script: Script, path: Path) -> list[Record
     ]
     if turns and not script.is_chat:
         raise InvalidData(path, [f"line {line}: messages need a base with a chat template" for line in turns])
-    labels = {record.value["label"] for record in records if "label" in record.value}
+    kept = fitting(records, script.longest, config.data, path)
+    labels = {record.value["label"] for record in kept if "label" in record.value}
     if config.task == "kto" and path == config.data.train and len(labels) == 1:
         raise InvalidConfig([f"{path} has one label only: task kto needs rows with true and rows with false"])
-    return fitting(records, script.longest, config.data, path)
+    return kept
 
 
 def as_dataset(records: Sequence[Record], script: Script, keys: Sequence[str]) -> datasets.Dataset:

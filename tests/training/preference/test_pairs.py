@@ -48,3 +48,19 @@ def test_kto_likes_what_is_labelled_so(make: Make, pairs: list[Any]) -> None:
     result = run(make("kto", rows, {"batch_size": 8, "max_steps": 8}))
     liked, disliked = (metrics(result.output, f"rewards/{side}") for side in ("chosen", "rejected"))
     assert liked[-1] > disliked[-1] + 0.1
+
+
+def test_trap_4_over_a_quantized_base_the_adapter_keeps_its_32_bits(make: Make, pairs: list[Any]) -> None:
+    config = make("dpo", pairs, {"max_steps": 2})
+    result = run(replace(config, method="qlora"))
+    assert metrics(result.output, "loss")[0] == pytest.approx(0.6931, abs=1e-3)
+    assert json.loads((result.output / "training.json").read_text())["weights_dtype"] == ["F32"]
+
+
+def test_going_on_holds_to_the_adapter_as_it_was(make: Make, pairs: list[Any]) -> None:
+    config = make("dpo", pairs, {"max_steps": 3})
+    first = run(config).output
+    again = run(replace(config, init_from=first, output=first.with_name("again"))).output
+    assert metrics(first, "rewards/margins")[-1] > 0.01
+    assert metrics(again, "rewards/margins")[0] == pytest.approx(0, abs=1e-3)
+    assert json.loads((again / "training.json").read_text())["lineage"]
