@@ -31,7 +31,7 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"data": "preferences"}, {"task": "dpo", "lora.rank": 8}),
     ({"data": "ratings"}, {"task": "kto"}),
     ({"data": "reward", "rows": 1_000_000}, {"task": "grpo", "lora.rank": 8}),
-    ({"data": "scorer"}, {"task": "sft"}),
+    ({"data": "scorer"}, {"task": "best_of_n"}),
     ({"rows": 1_000_000}, {"lora.rank": 16, "optim.epochs": 1.0}),
     ({"rows": 50_000_000, "parameters": 1.0, "memory": 80.0}, {"method": "full", SERVING: "as a base"}),
     ({"rows": 50_000_000, "parameters": 1.0, "tenants": 9}, {"method": "lora", "lora.rank": 256}),
