@@ -73,7 +73,7 @@ RULES: tuple[Rule, ...] = (
         "best-of-many",
         "task",
         "best_of_n",
-        "samples several answers to each prompt, keeps the one that the scorer likes best, and trains on those",
+        "samples answers to each prompt, keeps the one that the scorer likes best, and trains on those",
         lambda case: case.asked.data == "scorer",
     ),
     Rule("answers-are-there", "task", "sft", "rows with answers are learned by imitation"),
