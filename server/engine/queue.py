@@ -64,6 +64,35 @@ class FairQueue:
             if not head.advance():
                 heads.remove(head)
 
+    def first(self) -> Sequence:
+        """Whose turn it is; there is one."""
+        return next(self.candidates())
+
+    def borrower(self, places: int) -> str | None:
+        """Who runs most over its share of the places, if that is a place or more."""
+        shares = self._shares(places)
+        over = {tenant: held - shares[tenant] for tenant, held in self._running.items()}
+        tenant = max(over, key=over.__getitem__, default=None)
+        return tenant if tenant is not None and over[tenant] >= 1 else None
+
+    def is_owed(self, sequence: Sequence, borrower: str, places: int) -> bool:
+        """Whether one more place leaves its tenant within its share, and the tenant has none or is behind.
+
+        Behind by what the sequence may cost: who always ask would else send each other back at every turn.
+        """
+        tenant, held = sequence.request.tenant, self._running.get(sequence.request.tenant, 0)
+        if held + 1 > self._shares(places)[tenant]:
+            return False
+        cost = sequence.num_prompt + sequence.request.sampling.max_new_tokens
+        behind = self._counters[borrower] - self._counters[tenant]
+        return not held or behind * self._weights[tenant] >= cost
+
+    def _shares(self, places: int) -> dict[str, float]:
+        """By weight among those who run or wait, and a place at least."""
+        weights = {tenant: self._weights[tenant] for tenant in {*self._lines, *self._running}}
+        total = sum(weights.values())
+        return {tenant: max(1.0, places * weight / total) for tenant, weight in weights.items()}
+
     def remove(self, sequence: Sequence) -> None:
         """It leaves without having run."""
         self.num_changes += 1
@@ -84,12 +113,18 @@ class FairQueue:
         if not self._running[tenant]:
             del self._running[tenant]
 
+    def served(self, tenant: str) -> float:
+        """Tokens computed for it, for its weight."""
+        return self._counters.get(tenant, 0.0)
+
     def charge(self, tenant: str, tokens: float) -> None:
         self._counters[tenant] = self._counters.get(tenant, 0.0) + tokens / self._weights[tenant]
 
-    def _rank(self, head: "_Head") -> float:
+    def _rank(self, head: "_Head") -> tuple[float, int]:
         is_warm = self._is_resident(head.sequence.request.adapter)
-        return self._counters[head.tenant] + (0.0 if is_warm else COLD_TOKENS)
+        counter = self._counters[head.tenant] + (0.0 if is_warm else COLD_TOKENS)
+        # One that comes back is lifted to the least of the others, and goes before those who are served.
+        return counter, self._running.get(head.tenant, 0)
 
     def _drop_empty(self, tenant: str) -> None:
         if not len(self._lines[tenant]):

@@ -63,11 +63,12 @@ class Scheduler:
         self._end(sequence)
 
     def schedule(self) -> list[Chosen]:
-        """Running sequences first, those that decode before prompts; then waiting ones as all allows."""
+        """Running sequences first, then waiting ones as all allows."""
         self._drop_expired()
+        self._recall()
         chosen: list[Chosen] = []
         budget = self._step_tokens
-        for sequence in sorted(self.running, key=lambda s: s.remaining > 1):
+        for sequence in sorted(self.running, key=self._turn):
             if budget and sequence.slot is not None and sequence.can_go_on:
                 budget -= self._choose(sequence, budget, chosen)
         # Growing an old prompt may have sent back a newer sequence that was chosen before it.
@@ -75,9 +76,33 @@ class Scheduler:
         self._choose_waiting(budget, chosen)
         return chosen
 
+    def _turn(self, sequence: Sequence) -> float:
+        """Answers go on first; prompts then, those of tenants who got least."""
+        return self.queue.served(sequence.request.tenant) if sequence.remaining > 1 else -1.0
+
     def _drop_expired(self) -> None:
         for sequence_id in self._deadlines.passed(time.monotonic()):
             self.fail(self._by_id[sequence_id], "deadline", "its deadline passed")
+
+    def _recall(self) -> None:
+        """What others left idle a tenant may take; it gives it back when they come, newest sequence first."""
+        while len(self.queue) and (borrower := self.queue.borrower(self._max_running)) is not None:
+            first = self.queue.first()
+            if not self.queue.is_owed(first, borrower, self._max_running) or not self._could_start(first):
+                return
+            if not self._has_place(first):
+                self._preempt(next(s for s in reversed(self.running) if s.request.tenant == borrower))
+            elif not self._admit(first):
+                return
+
+    def _has_place(self, sequence: Sequence) -> bool:
+        return len(self.running) < self._max_running and self._prefixes.fits(sequence)
+
+    def _could_start(self, sequence: Sequence) -> bool:
+        """If there were a place."""
+        adapter = sequence.request.adapter
+        is_there = self.slots.is_resident(adapter) and not self.slots.is_closed(adapter)
+        return is_there and sequence.can_go_on
 
     def _choose_waiting(self, budget: int, chosen: list[Chosen]) -> None:
         self._expect()
