@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from server.engine.adapter_wait import AdapterWait
 from server.engine.blocks import BlockPool
 from server.engine.deadlines import Deadlines
 from server.engine.messages import Failure, Started, Submit, Token
@@ -38,7 +39,7 @@ class Scheduler:
         self._failures: list[Failure] = []
         self._deadlines = Deadlines(self._by_id)
         self._prefixes = Prefixes(blocks)
-        self._drain_after = drain_after
+        self._adapter_wait = AdapterWait(slots, drain_after, clock)
         self._clock = clock
         # The queue's, when the slots were last told what to expect.
         self._queue_seen = -1
@@ -218,29 +219,12 @@ class Scheduler:
 
     def _acquire(self, sequence: Sequence) -> int | None:
         try:
-            slot = self.slots.acquire(sequence.request.adapter)
+            return self._adapter_wait.acquire(sequence)
         except AdapterUnavailable as error:
             self.queue.remove(sequence)
             del self._by_id[sequence.id]
             self._failures.append(Failure(sequence.id, "adapter", str(error)))
             return None
-        now = self._clock()
-        if slot is None:
-            self._wait(sequence, now)
-        elif sequence.load_asked_at is not None:
-            sequence.load_seconds += now - sequence.load_asked_at
-            sequence.load_asked_at = sequence.blocked_at = None
-        return slot
-
-    def _wait(self, sequence: Sequence, now: float) -> None:
-        """For its adapter; one that waits for room alone, and for long, has the next room promised."""
-        if sequence.load_asked_at is None:
-            sequence.load_asked_at = now
-        if self.slots.lacks_room(adapter := sequence.request.adapter):
-            if sequence.blocked_at is None:
-                sequence.blocked_at = now
-            if now - sequence.blocked_at >= self._drain_after:
-                self.slots.claim(adapter)
 
     def _grow(self, sequence: Sequence, budget: int) -> int:
         """Gets the blocks for this step's tokens, at the cost of the newest sequences if need be.
