@@ -142,9 +142,7 @@ class EngineProcess:
         stream = Stream(request, self._stream_interval * share)
         if self._lost:
             raise EngineLost(self._lost)
-        if not self._streams:
-            # Silence counts while somebody waits.
-            self._pulse.beat()
+        self._pulse.ask()
         self._streams.open(stream, is_ready=self._ready is not None)
         try:
             while True:

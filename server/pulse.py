@@ -13,12 +13,20 @@ class Pulse:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._heard_at = clock()
+        self._owes_a_word = False
 
     def beat(self) -> None:
         """It said something."""
         self._heard_at = self._clock()
+        self._owes_a_word = False
+
+    def ask(self) -> None:
+        """Somebody begins to wait. Silence before that is none; but those who gave up waiting still count."""
+        if not self._owes_a_word:
+            self.beat()
+        self._owes_a_word = True
 
     @property
     def silence(self) -> float:
-        """Seconds since then."""
+        """Seconds since then, or since it was asked."""
         return self._clock() - self._heard_at

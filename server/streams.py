@@ -26,7 +26,7 @@ class Streams:
         """Whether it was still under way: its reader left before the end."""
         if self._streams.pop(stream.request.id, None) is None:
             return False
-        self._trials.settle(stream)
+        self._trials.leave(stream)
         return True
 
     def put(self, tokens: Iterable[Token]) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -69,9 +68,11 @@ class Text:
             rendered: Any = self._tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=False
             )
-        except TemplateError as error:
-            # Templates refuse on purpose, such as turns that do not alternate.
-            raise InvalidRequest.of("chat", f"the base's chat template refuses it: {error}") from error
+        except Exception as error:
+            # Templates refuse on purpose, such as turns that do not alternate; one that an adapter brought
+            # may also just be wrong, and divide by zero.
+            whose = "base" if self.is_own else "adapter"
+            raise InvalidRequest.of("chat", f"the {whose}'s chat template refuses it: {error}") from error
         ids: list[int] = self.backend.encode(rendered, add_special_tokens=False).ids
         return ids
 

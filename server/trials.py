@@ -19,6 +19,8 @@ class Trials:
 
     def __init__(self, submit: Callable[[Stream], None]) -> None:
         self.accused: Stream | None = None
+        # Whether the engine may still be at work on a suspect whose reader left before it got a token.
+        self._haunted = False
         self._submit = submit
         self._held: deque[Stream] = deque()
 
@@ -31,9 +33,9 @@ class Trials:
     def resume(self, streams: Sequence[Stream]) -> Stream | None:
         """Another engine is there: submits what the lost one had, all but the culprit, which is returned."""
         lost = [stream for stream in streams if stream not in self._held]
-        # Beside others that had been cleared nobody is convicted; the suspect comes first now, and alone.
-        culprit = self.accused if lost == [self.accused] else None
-        self.accused = None
+        # Beside others, cleared or gone, nobody is convicted; the suspect comes first now, and alone.
+        culprit = self.accused if lost == [self.accused] and not self._haunted else None
+        self.accused, self._haunted = None, False
         for stream in lost:
             stream.losses += 1
         left = (stream for stream in streams if stream is not culprit)
@@ -41,10 +43,16 @@ class Trials:
         self._go_on()
         return culprit
 
+    def leave(self, stream: Stream) -> None:
+        """Its reader left; the engine hears of that only if it is well."""
+        was_accused = stream is self.accused
+        self.settle(stream)
+        self._haunted |= was_accused
+
     def settle(self, stream: Stream) -> None:
         """It got a token, or ended."""
         if stream is self.accused:
-            self.accused = None
+            self.accused, self._haunted = None, False
             self._go_on()
         elif self._held and stream in self._held:
             self._held.remove(stream)

@@ -64,8 +64,10 @@ class Guest:
             case Reserve() | Began() | Leave():
                 if message.id in self._visits:
                     self._visits[message.id].put_nowait(message)
-            case Submit():
-                self._answers[message.id] = self._run(self._answer(message))
+            case Submit(id=sequence):
+                answer = self._answers[sequence] = self._run(self._answer(message))
+                # Not by the task itself, which never begins if it is aborted in the same turn.
+                answer.add_done_callback(lambda _: self._answers.pop(sequence))
             case Abort():
                 if message.id in self._answers:
                     self._answers[message.id].cancel()
@@ -116,8 +118,6 @@ class Guest:
                     self._pipe.tell(_said(request.id, item))
         except EngineLost as error:
             self._pipe.tell(Lost(request.id, str(error)))
-        finally:
-            del self._answers[request.id]
 
 
 def _said(sequence: int, item: list[Token] | Failure) -> Said:

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +316,23 @@ def test_an_engine_that_hangs_is_noticed_killed_and_replaced(zoo: Any) -> None:
             while await told(health) != SERVING:
                 await asyncio.sleep(0.05)
             await health.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_hangs_is_replaced_although_everybody_gives_up_sooner(zoo: Any) -> None:
+    """One call after another, none of which waits as long as a hang takes to be one."""
+
+    async def scenario() -> None:
+        async with running(zoo, hang_seconds=5.0) as link:
+            first = link.pid
+            os.kill(first, signal.SIGSTOP)
+            answer: list[int] = []
+            while not answer:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.5 if link.pid == first else 60.0):
+                        answer = await collect(link, request(link, "", max_new_tokens=8))
+            assert len(answer) == 8 and link.pid != first
 
     asyncio.run(scenario())
 

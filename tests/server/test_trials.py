@@ -75,8 +75,8 @@ def test_who_leaves_while_others_are_on_trial_is_not_submitted() -> None:
         each.losses = MAX_LOSSES - 1
     trials.resume([first, second, third])
     assert submitted == [1] and trials.accused is first
-    trials.settle(second)
-    trials.settle(first)
+    trials.leave(second)
+    trials.leave(first)
     assert submitted == [1, 3] and trials.accused is third
     late = stream(4)
     trials.offer(late, is_ready=True)
@@ -99,6 +99,32 @@ def test_nobody_is_convicted_beside_one_that_was_cleared() -> None:
     assert submitted == [1, 2, 2] and trials.accused is second
     assert trials.resume([first, second]) is second
     assert submitted == [1, 2, 2, 1]
+
+
+def test_nobody_is_convicted_for_a_suspect_that_left() -> None:
+    """It has hung the engine, which hears of no cancellation any more, and whoever comes next finds it so."""
+    submitted: list[int] = []
+    trials = Trials(lambda taken: submitted.append(taken.request.id))
+    poison, innocent = stream(1), stream(2)
+    poison.losses = innocent.losses = MAX_LOSSES - 1
+    trials.resume([poison, innocent])
+    trials.leave(poison)
+    assert submitted == [1, 2] and trials.accused is innocent
+    assert trials.resume([innocent]) is None
+    assert submitted == [1, 2, 2] and trials.accused is innocent
+    assert trials.resume([innocent]) is innocent
+
+
+def test_an_engine_that_is_well_after_a_suspect_left_owes_it_nothing() -> None:
+    trials = Trials(lambda taken: None)
+    left, well, poison = stream(1), stream(2), stream(3)
+    for each in (left, well, poison):
+        each.losses = MAX_LOSSES - 1
+    trials.resume([left, well, poison])
+    trials.leave(left)
+    trials.settle(well)
+    assert trials.accused is poison
+    assert trials.resume([poison]) is poison
 
 
 def test_a_token_clears_a_stream_of_suspicion() -> None:

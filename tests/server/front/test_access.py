@@ -19,7 +19,7 @@ from server.identity.keys import KeyFile
 from server.identity.scopes import PUBLIC, RPCS, SCOPES, scope_of
 from server.text import Text
 from tests.server.front.house import PATIENCE, House, Open, Refused, script
-from tests.server.front.packs import upload
+from tests.server.front.packs import chunks, header, pack, upload
 
 Code = grpc.StatusCode
 METHODS = [
@@ -187,6 +187,41 @@ def test_another_tenants_adapter_is_as_if_it_were_not(house: House, keys: KeyFil
     assert house.adapters.Get(
         adapters_pb2.GetAdapterRequest(adapter_id="private"), metadata=bearer(owner.text)
     )
+
+
+@pytest.mark.parametrize("is_whole", [False, True], ids=["unfinished", "stored"])
+def test_another_tenants_upload_is_as_if_it_were_not(house: House, keys: KeyFile, is_whole: bool) -> None:
+    """By its id neither looked at, nor watched, nor gone on with; the same id is free for everybody."""
+    owner, rival = (bearer(keys.create(tenant, SCOPES)[1].text) for tenant in ("acme", "rival"))
+    files, theirs = pack(), pack(seed=1)
+    sent = [header("private", files, upload_id="known"), *chunks(files)]
+    ended = call_upload(house, sent if is_whole else sent[:-1], owner)
+    assert isinstance(ended, Refused) is not is_whole
+
+    def hide(text: str) -> str:
+        return text.replace("known", "guess")
+
+    asking = [method for method in OURS if "upload_id" in describe(method).input_type.fields_by_name]
+    assert len(asking) == 2
+    for method in asking:
+        real, none = (call(house, method, rival, upload_id=each) for each in ("known", "guess"))
+        assert isinstance(real, Refused) and real.code is none.code is Code.NOT_FOUND
+        assert hide(str(real._status)) == hide(str(none._status))
+    sent = [header("private", theirs, upload_id="known"), *chunks(theirs)]
+    stored = call_upload(house, sent, rival)
+    listed = house.adapters.List(adapters_pb2.ListAdaptersRequest(), metadata=owner).versions
+    assert stored.version == 1 and stored.digest not in [version.digest for version in listed]
+    assert len(listed) == is_whole
+    if not is_whole:
+        query = adapters_pb2.QueryUploadRequest(upload_id="known")
+        assert house.adapters.QueryUpload(query, metadata=owner).name == "private"
+
+
+def call_upload(house: House, messages: Any, metadata: Any) -> Any:
+    try:
+        return house.adapters.Upload(iter(messages), timeout=PATIENCE, metadata=metadata)
+    except grpc.RpcError as error:
+        return Refused(error)
 
 
 def test_tenants_have_namespaces_of_their_own(house: House, keys: KeyFile) -> None:

@@ -60,9 +60,9 @@ def test_a_grant_lets_use_and_nothing_else(house: House, clients: Any, folder: P
     assert third.grants.list() == ()
     with pytest.raises(InvalidRequest):
         rival.adapters.delete("acme/legal")
-    for stranger in (third, rival):
+    for stranger, reference in ((third, "legal"), (third, "acme/legal"), (rival, "legal")):
         with pytest.raises(NotFound):
-            stranger.generate("x", adapter="legal").text()
+            stranger.generate("x", adapter=reference).text()
     acme.grants.unshare("legal", "rival")
     acme.grants.unshare("legal", "rival")
     with pytest.raises(NotFound):

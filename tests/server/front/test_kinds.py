@@ -101,6 +101,16 @@ def test_a_chat_template_may_come_alone(house: House, text: Text) -> None:
     assert tokenize(house, "own", chat=chat) == expected != tokenize(house, chat=chat)
 
 
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ range(10 ** 9) }}", "{{ 'a' + 1 }}", "{{ m.x.y }}"])
+def test_a_chat_template_that_fails_is_its_adapters_fault(house: House, template: str) -> None:
+    upload(house, {**pack(), "chat_template.jinja": template.encode()})
+    refusal = refused(
+        lambda: tokenize(house, "own", chat=pb.Chat(messages=[{"role": "user", "content": "x"}]))
+    )
+    assert (refusal.code, refusal.fields) == (Code.INVALID_ARGUMENT, ["chat"])
+    assert "the adapter's chat template" in refusal.message
+
+
 def test_a_tokenizer_that_cannot_be_used_is_refused_with_the_upload(house: House) -> None:
     broken = {**pack(), "tokenizer.json": b'{"version": "1.0", "model": {"type": "Unheard"}}'}
     refusal = refused(lambda: upload(house, broken))
