@@ -39,8 +39,11 @@ class Backend(Protocol):
     def read_file(self, digest: str, name: str) -> bytes:
         """One small file of a blob; raises FileNotFoundError if the blob has none of that name."""
 
-    def collect(self, keep: IsHeld, is_held: IsHeld) -> list[str]:
-        """Removes blobs that no document names any more (`keep`) and nobody holds: their digests."""
+    def collect(self, keep: IsHeld, is_held: IsHeld, deletions: Mapping[str, float]) -> list[str]:
+        """Removes blobs that no document names any more (`keep`) and nobody holds: their digests.
+
+        deletions: digest -> when a document named it last, in seconds since the epoch, of what went lately.
+        """
 
     def get_ref(self, key: str) -> Ref | None:
         """A document as it is now."""

@@ -10,19 +10,16 @@ Every object is stored with its sha256, which the bucket checks on arrival.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 
 from adapters.backend import IsHeld, Ref, RefChanged
 from adapters.blobs import MANIFEST_NAME
 from adapters.cache import BlobCache
 from adapters.manifest import Manifest
 from adapters.objects import Exists, Missing, Objects
-
-# A blob that no document names may be one that another server is about to name.
-GRACE_SECONDS = 3600.0
+from adapters.tombstones import GRACE_SECONDS
 
 
 class BucketBackend:
@@ -53,13 +50,17 @@ class BucketBackend:
             return (copy / name).read_bytes()
         return self._objects.get(f"blobs/{digest}/{name}").data
 
-    def collect(self, keep: IsHeld, is_held: IsHeld) -> list[str]:
-        """The copies of deleted adapters go at once; the bucket is looked through once per grace."""
+    def collect(self, keep: IsHeld, is_held: IsHeld, deletions: Mapping[str, float]) -> list[str]:
+        """The copies of deleted adapters go at once; the bucket is looked through once per grace.
+
+        There, a blob that no document names may be one that another server is about to name, or one of which
+        another server has not heard that it was deleted: it goes a grace after both.
+        """
         gone = self._cache.discard_unless(lambda digest: keep(digest) or is_held(digest))
         if monotonic() - self._looked_at < self._grace:
             return gone
         self._looked_at = monotonic()
-        return sorted({*gone, *self._collect_bucket(keep)})
+        return sorted({*gone, *self._collect_bucket(keep, deletions)})
 
     def get_ref(self, key: str) -> Ref | None:
         try:
@@ -99,19 +100,28 @@ class BucketBackend:
         for file in Manifest.from_json(text.decode()).files:
             self._objects.download(f"blobs/{digest}/{os.path.basename(file.name)}", folder / file.name)
 
-    def _collect_bucket(self, keep: IsHeld) -> list[str]:
-        ages: dict[str, float] = {}
-        now = datetime.now(UTC)
-        for listed in self._objects.list("blobs/"):
-            digest = listed.key.split("/")[1]
-            age = (now - listed.modified).total_seconds()
-            ages[digest] = min(age, ages.get(digest, age))
-        gone = [digest for digest, age in ages.items() if age >= self._grace and not keep(digest)]
-        for digest in gone:
-            self._remove(digest)
-        return gone
+    def _collect_bucket(self, keep: IsHeld, deletions: Mapping[str, float]) -> list[str]:
+        def is_due(digest: str, written_at: float) -> bool:
+            return time() - max(written_at, deletions.get(digest, 0.0)) >= self._grace and not keep(digest)
 
-    def _remove(self, digest: str) -> None:
-        names = [listed.key for listed in self._objects.list(f"blobs/{digest}/")]
+        found = self._written("blobs/")
+        return [digest for digest in found if is_due(digest, found[digest]) and self._remove(digest, is_due)]
+
+    def _written(self, prefix: str) -> dict[str, float]:
+        """Digest -> when the newest of its objects was written, in seconds since the epoch."""
+        found: dict[str, float] = {}
+        for listed in self._objects.list(prefix):
+            digest = listed.key.split("/")[1]
+            found[digest] = max(listed.modified.timestamp(), found.get(digest, 0.0))
+        return found
+
+    def _remove(self, digest: str, is_due: Callable[[str, float], bool]) -> bool:
+        """Whether it went; asked again, as it may have been uploaded anew while the others were removed."""
+        prefix = f"blobs/{digest}/"
+        written = self._written(prefix)
+        if digest not in written or not is_due(digest, written[digest]):
+            return False
+        names = [listed.key for listed in self._objects.list(prefix)]
         for key in sorted(names, key=lambda key: not key.endswith(MANIFEST_NAME)):
             self._objects.delete(key)
+        return True

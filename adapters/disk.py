@@ -54,7 +54,7 @@ class DiskBackend:
     def read_file(self, digest: str, name: str) -> bytes:
         return (self._blobs.folder(digest) / name).read_bytes()
 
-    def collect(self, keep: IsHeld, is_held: IsHeld) -> list[str]:
+    def collect(self, keep: IsHeld, is_held: IsHeld, deletions: Mapping[str, float]) -> list[str]:
         # Asked and removed under one lock: a blob that a commit has just found here is wanted by then.
         with self._blobs_lock:
             gone = self._blobs.discard_unless(lambda digest: keep(digest) or is_held(digest))

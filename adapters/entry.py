@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from adapters.alias import Alias, AliasState, Share
 from adapters.errors import AdapterNotFound, InvalidName, VersionInUse
 from adapters.names import Reference, check_alias, check_name, check_tenant
+from adapters.tombstones import Tombstone, bury
 
 FORMAT = 1
 TIERS = ("host", "device")
@@ -33,7 +34,9 @@ class Record:
 
 @dataclass(frozen=True)
 class Entry:
-    """A tenant's name: live versions oldest first, the highest number ever used, aliases, version -> tier."""
+    """A tenant's name: live versions oldest first, the highest number ever used, aliases, version -> tier,
+    and what was deleted lately.
+    """
 
     tenant: str
     name: str
@@ -41,6 +44,7 @@ class Entry:
     records: tuple[Record, ...] = ()
     aliases: dict[str, Alias] = field(default_factory=dict)
     pins: dict[int, str] = field(default_factory=dict)
+    tombstones: tuple[Tombstone, ...] = ()
 
     @property
     def versions(self) -> set[int]:
@@ -81,7 +85,9 @@ class Entry:
         aliases = self.aliases | {alias: state.without(gone, now) for alias, state in held.items()}
         records = tuple(record for record in self.records if record.version not in gone)
         pins = {version: tier for version, tier in self.pins.items() if version not in gone}
-        return replace(self, records=records, aliases=aliases, pins=pins)
+        graves = [Tombstone(r.version, r.digest, now, force) for r in self.records if r.version in gone]
+        tombstones = bury(self.tombstones, graves, now)
+        return replace(self, records=records, aliases=aliases, pins=pins, tombstones=tombstones)
 
     def with_alias(self, alias: str, shares: Sequence[Share], etag: str | None, now: float) -> Entry:
         """Points an alias at live versions; none takes it away. Raises AliasChanged or AdapterNotFound."""
@@ -121,6 +127,7 @@ class Entry:
                 check_alias(name): _alias(states) for name, states in fields["aliases"].items()
             }
             fields["pins"] = {int(version): tier for version, tier in fields["pins"].items()}
+            fields["tombstones"] = tuple(Tombstone(**each) for each in fields.get("tombstones", ()))
             entry = Entry(**fields)
             check_tenant(entry.tenant)
             check_name(entry.name)

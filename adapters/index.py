@@ -21,6 +21,8 @@ class Index:
         self._digests: Counter[str] = Counter()
         # Entries with pins, of which there are few.
         self._pinned: dict[str, Entry] = {}
+        # Entries with tombstones.
+        self._buried: dict[str, Entry] = {}
         self._damaged: set[str] = set()
 
     def put(self, entry: Entry, etag: str) -> None:
@@ -35,8 +37,11 @@ class Index:
             self._etags[key] = etag
             self._damaged.discard(key)
             self._pinned.pop(key, None)
+            self._buried.pop(key, None)
             if entry.pins:
                 self._pinned[key] = entry
+            if entry.tombstones:
+                self._buried[key] = entry
 
     def skip(self, key: str, etag: str) -> None:
         """Remembers a damaged document, so that it is not read again until it changes."""
@@ -102,6 +107,15 @@ class Index:
             for version, tier in entry.pins.items():
                 digest = entry.record(version).digest
                 found[digest] = "device" if "device" in (tier, found.get(digest)) else tier
+        return found
+
+    def deletions(self) -> dict[str, float]:
+        """Digest -> when a version of it was deleted last, in seconds since the epoch; of late deletions."""
+        with self._lock:
+            entries = list(self._buried.values())
+        found: dict[str, float] = {}
+        for tombstone in (each for entry in entries for each in entry.tombstones):
+            found[tombstone.digest] = max(tombstone.deleted_at, found.get(tombstone.digest, 0.0))
         return found
 
     def usage(self, tenant: str) -> tuple[int, int]:

@@ -28,6 +28,8 @@ class Ledger:
     def __init__(self, backend: Backend) -> None:
         self.index = Index()
         self._backend = backend
+        # Keys of documents that were read anew and that no refresh has told of.
+        self._untold: set[str] = set()
         # One name is read, changed and remembered by one thread at a time: its memory never goes back.
         self._locks = [Lock() for _ in range(NUM_LOCKS)]
 
@@ -75,18 +77,23 @@ class Ledger:
         raise StoreUnavailable(f"Too many servers change {name} at once; try again.")
 
     def refresh(self) -> bool:
-        """Takes in what other servers changed; whether there was anything."""
+        """Takes in what other servers changed; whether there was anything since the last time."""
         with storage_errors("reading the names"):
             keys = self._backend.changed_refs(self.index.etags())
             if not self._backend.is_shared:
-                return any([self._read_alone(key) for key in keys])
-            # Each is a round trip to the bucket.
-            with ThreadPoolExecutor(NUM_READERS, "names") as pool:
-                return any(list(pool.map(self._read_alone, keys)))
+                for key in keys:
+                    self._read_alone(key)
+            else:
+                # Each is a round trip to the bucket.
+                with ThreadPoolExecutor(NUM_READERS, "names") as pool:
+                    list(pool.map(self._read_alone, keys))
+        told = frozenset(self._untold)
+        self._untold -= told
+        return bool(told)
 
-    def _read_alone(self, key: str) -> bool:
+    def _read_alone(self, key: str) -> None:
         with self._lock(key):
-            return self._read(key)
+            self._read(key)
 
     def _refuse_damaged(self, key: str, name: str) -> None:
         """What may be repaired by hand is neither read as if it were empty nor overwritten."""
@@ -107,6 +114,7 @@ class Ledger:
             self.index.skip(key, ref.etag)
         else:
             self.index.put(entry, ref.etag)
+        self._untold.add(key)
         return True
 
     def _lock(self, key: str) -> Lock:

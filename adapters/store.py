@@ -147,6 +147,11 @@ class Store:
         """From memory alone."""
         return self._ledger.index.is_live(version.tenant, version.name, version.version)
 
+    def was_forced_out(self, tenant: str, name: str, version: int) -> bool:
+        """Whether it was deleted by force lately, at whichever server. From memory alone."""
+        buried = self._ledger.index.get(tenant, name)[0].tombstones
+        return any(each.version == version and each.forced for each in buried)
+
     def list(self, tenant: str, page_size: int = 100, page_token: str = "") -> tuple[Versions, str]:
         """Live versions by name, then version, and the token of the next page ("" after the last).
 
@@ -190,7 +195,7 @@ class Store:
     def collect(self, is_held: IsHeld = lambda digest: False) -> Digests:
         """Removes the bytes of adapters that no live version names and nobody holds: their digests."""
         with storage_errors("removing deleted adapters"):
-            return self._backend.collect(self.is_wanted, is_held)
+            return self._backend.collect(self.is_wanted, is_held, self._ledger.index.deletions())
 
     @contextmanager
     def _wanting(self, digest: str) -> Iterator[None]:

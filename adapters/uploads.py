@@ -72,13 +72,15 @@ class Uploads:
         with self._lock:
             self._drop(staging)
 
-    def expire(self) -> None:
-        """Removes suspended uploads that are too old."""
+    def expire(self) -> bool:
+        """Removes suspended uploads that are too old; whether there were any."""
         oldest = time.time() - self._limits.max_age
         with self._lock:
-            for staging in self._suspended(self._open.values()):
-                if staging.declaration.begun_at < oldest:
-                    self._drop(staging)
+            suspended = self._suspended(self._open.values())
+            expired = [staging for staging in suspended if staging.declaration.begun_at < oldest]
+            for staging in expired:
+                self._drop(staging)
+        return bool(expired)
 
     def expires_at(self, staging: Staging) -> float:
         """In seconds since the epoch."""

@@ -30,7 +30,7 @@ class Directory:
     def __init__(self, store: Store, grants: Grants, news: News) -> None:
         self.store = store
         self._grants = grants
-        # Told whenever a version, an upload or a hold changed.
+        # Told of holds by version, of uploads by theirs, of tiers by digest, and of all else without a topic.
         self.news = news
         self.holds = Holds(news)
         # Digests that stay on this machine while nobody runs on them.
@@ -105,8 +105,7 @@ class Directory:
         """
         with finding(reference):
             versions = await self.change(lambda: self.store.delete(tenant, reference, force))
-        if force:
-            self.holds.revoke(versions)
+        self._end_forced()
         self.collect()
         return versions
 
@@ -131,6 +130,7 @@ class Directory:
             try:
                 if await run(self._changes, self._tidy):
                     self.news.tell()
+                self._end_forced()
             except StoreUnavailable as error:
                 log.warning("refreshing the store: %s", error)
 
@@ -140,13 +140,17 @@ class Directory:
             pool.shutdown()
         self.store.close()
 
+    def _end_forced(self) -> None:
+        """Ends who runs on what was deleted by force, here or at another server."""
+        self.holds.revoke_where(self.store.was_forced_out)
+
     def _tidy(self) -> bool:
-        self.store.uploads.expire()
+        expired = self.store.uploads.expire()
         if not self.store.is_shared:
-            return False
+            return expired
         changed = self.store.refresh()
         self.store.collect(self.is_held)
-        return changed
+        return changed or expired
 
 
 def name_for(tenant: str, version: AdapterVersion) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from adapters.store import AdapterVersion
@@ -25,9 +25,9 @@ class Holds:
     def hold(self, version: AdapterVersion) -> Iterator[None]:
         """The version's bytes stay until the block ends. Raises AdapterDeleted from it if it is revoked."""
         hold = Revocable()
-        self._held.setdefault(_key(version), set()).add(hold)
+        self._held.setdefault(key_of(version), set()).add(hold)
         self._digests[version.digest] += 1
-        self._news.tell()
+        self._news.tell(key_of(version))
         try:
             yield
         except asyncio.CancelledError:
@@ -45,32 +45,33 @@ class Holds:
 
     def running(self, versions: Sequence[AdapterVersion]) -> int:
         """Requests that hold one of these versions."""
-        return sum(len(self._held.get(_key(version), ())) for version in versions)
+        return sum(len(self._held.get(key_of(version), ())) for version in versions)
 
-    def revoke(self, versions: Sequence[AdapterVersion]) -> None:
-        """Ends the requests that hold one of these versions."""
-        for version in versions:
-            for hold in self._held.get(_key(version), ()):
+    def revoke_where(self, is_gone: Callable[[str, str, int], bool]) -> None:
+        """Ends the requests that hold a version (tenant, name, number) of which this is so."""
+        for key in [key for key in self._held if is_gone(*key)]:
+            for hold in self._held[key]:
                 hold.revoke()
 
     async def wait_idle(self, versions: Sequence[AdapterVersion], seconds: float) -> None:
         """Returns once nobody holds these versions, or after so long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                async for _ in self._news.looks():
+                async for _ in self._news.looks(*map(key_of, versions)):
                     if not self.running(versions):
                         return
 
     def _release(self, version: AdapterVersion, hold: Revocable) -> None:
-        holds = self._held[_key(version)]
+        holds = self._held[key_of(version)]
         holds.discard(hold)
         if not holds:
-            del self._held[_key(version)]
+            del self._held[key_of(version)]
         self._digests[version.digest] -= 1
         if not self._digests[version.digest]:
             del self._digests[version.digest]
-        self._news.tell()
+        self._news.tell(key_of(version))
 
 
-def _key(version: AdapterVersion) -> Key:
+def key_of(version: AdapterVersion) -> Key:
+    """What the news of its holders are told under."""
     return version.tenant, version.name, version.version

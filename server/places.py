@@ -58,7 +58,7 @@ class Tier:
 
 
 class Places:
-    """Belongs to one event loop. `news` is told when an adapter comes to a tier, leaves it, or is refused."""
+    """Belongs to one event loop. `news` is told by digest of who comes to a tier, and whenever one leaves."""
 
     def __init__(self, news: News) -> None:
         self._news = news
@@ -75,11 +75,15 @@ class Places:
 
     def take(self, moved: Sequence[Moved], refusals: list[Refused] | None = None) -> None:
         """Changes as the engine tells them; refusals None: as before."""
-        has_moved = [self._move(each) for each in moved]
+        has_moved = [each for each in moved if self._move(each)]
         if refusals is not None:
             self.refusals = refusals
-        if any(has_moved) or refusals is not None:
+        topics = [each.digest for each in has_moved] + [each.digest for each in refusals or ()]
+        if any(not (each.on_host and each.on_device) for each in has_moved):
+            # It may have left; what a tenant may know of other adapters depends on that too.
             self._news.tell()
+        elif topics:
+            self._news.tell(*topics)
 
     def begin(self, tenant: str, digest: str, has_loaded: bool) -> None:
         """A sequence of the tenant has its first token; has_loaded: it had to wait for its adapter."""
@@ -99,7 +103,7 @@ class Places:
             self._use(tenant, digest, has_loaded)
         elif digest in self.on_host:
             self.on_host.use(tenant, digest)
-            self._news.tell()
+            self._news.tell(digest)
 
     def seen(self, tenant: str, digest: str, pinned: str = "") -> str:
         """The highest tier in which the tenant may know the adapter to be: DEVICE, HOST or "".
@@ -120,7 +124,7 @@ class Places:
         if has_loaded and digest in self.on_host:
             self.on_host.use(tenant, digest)
         if self.seen(tenant, digest) != before:
-            self._news.tell()
+            self._news.tell(digest)
 
     def _move(self, moved: Moved) -> bool:
         """Whether it is in another tier than before."""

@@ -75,7 +75,7 @@ class Tiers:
     async def _arrival(self, version: AdapterVersion, tier: str) -> None:
         try:
             async with asyncio.timeout(self._patience):
-                async for _ in self._directory.news.looks():
+                async for _ in self._directory.news.looks(version.digest):
                     if _is_at(version.digest, tier, self._link.places):
                         return
                     self._raise_refusal(version)

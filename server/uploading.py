@@ -74,6 +74,8 @@ class Uploading:
             self._pool, lambda: self._directory.store.begin(declaration, self._max_bytes)
         )
         self._outcomes.pop(_key(declaration), None)
+        # Others may have made way for it.
+        self._directory.news.tell()
         try:
             await begun()
             async for chunk in chunks():
@@ -87,7 +89,7 @@ class Uploading:
         finally:
             await run(self._pool, lambda: staging.suspend(writer))
             self._forget_check(declaration)
-            self._directory.news.tell()
+            self._directory.news.tell(_key(declaration))
 
     async def find(self, tenant: str, upload_id: str) -> Staging:
         """An unfinished upload. Raises UploadNotFound."""
@@ -105,7 +107,7 @@ class Uploading:
 
     async def _write(self, staging: Staging, writer: int, chunk: Chunk) -> None:
         await run(self._pool, lambda: staging.write(chunk.file, chunk.offset, chunk.data, writer))
-        self._directory.news.tell()
+        self._directory.news.tell(_key(staging.declaration))
 
     async def _store(self, staging: Staging, writer: int) -> AdapterVersion:
         """Seals, checks, prepares and commits. Raises NotReady while there is no engine."""
@@ -144,7 +146,7 @@ class Uploading:
         self._outcomes.move_to_end(_key(declaration))
         if len(self._outcomes) > MAX_OUTCOMES:
             self._outcomes.popitem(last=False)
-        self._directory.news.tell()
+        self._directory.news.tell(_key(declaration))
 
 
 def declare(

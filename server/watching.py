@@ -7,6 +7,7 @@ from adapters.store import AdapterVersion
 from lorikeet.v1 import adapters_pb2 as pb
 from server.adapter_wire import upload_message, version_message
 from server.directory import Directory
+from server.holds import key_of
 from server.link import EngineLink
 from server.places import DEVICE, HOST
 from server.uploading import Uploading
@@ -36,7 +37,7 @@ class Watching:
         """The upload's state, then its version's. Raises UploadNotFound if it is neither known nor here."""
         check_upload_id(upload_id)
         last = None
-        async for _ in self._directory.news.looks():
+        async for _ in self._directory.news.looks((tenant, upload_id)):
             outcome = self._uploading.outcome(tenant, upload_id)
             if outcome is not None and outcome.version is not None:
                 break
@@ -59,7 +60,7 @@ class Watching:
 
     async def _of(self, version: AdapterVersion, tenant: str) -> AsyncIterator[pb.AdapterStatus]:
         last = None
-        async for _ in self._directory.news.looks():
+        async for _ in self._directory.news.looks(key_of(version), version.digest):
             status = self._status(version, tenant)
             if status != last:
                 yield status

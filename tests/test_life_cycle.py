@@ -1,4 +1,4 @@
-"""An adapter's life in a whole server: aliases, prefixes, restarts, buckets and broken uploads."""
+"""An adapter's life in a whole server: aliases, prefixes, restarts and broken uploads."""
 
 import random
 import threading
@@ -11,14 +11,12 @@ from transformers import PreTrainedTokenizerFast
 
 from lorikeet import Client
 from lorikeet.local import Serving, serving
-from tests.adapters import conftest as adapters_conftest
 from tests.server.front.tiny import make_tokenizer
 from tests.toys import drive, make_adapter, make_base, store_adapter
 
 FLAGS = ("--threads", "1", "--cache-tokens", "4096", "--debug-checks")
 PROMPT = [random.Random(0).randrange(8, 300) for _ in range(64)]
 GREEDY: dict[str, Any] = {"max_new_tokens": 12, "ignore_eos": True}
-bucket_service = adapters_conftest.bucket_service
 
 
 @pytest.fixture(scope="module")
@@ -91,40 +89,6 @@ def test_an_upload_goes_on_in_the_next_server(base: Path, made: list[Path], tmp_
         stored = client.adapters.upload(large, "large", lambda done, total: rest.append(done))
         assert rest[-1] == stored.size and rest[0] > 512 << 10, "it began behind what was there"
         assert ask(client, "large")[0] == "large@1"
-
-
-def test_two_servers_share_a_bucket(
-    base: Path, made: list[Path], tmp_path: Path, bucket_service: str
-) -> None:
-    import boto3
-
-    boto3.client("s3", endpoint_url=bucket_service).create_bucket(Bucket="shared")
-    folders = [tmp_path / "one", tmp_path / "two"]
-    flags = [
-        (*FLAGS, "--adapter-store", "s3://shared/adapters", "--s3-endpoint", bucket_service)
-        + ("--adapter-cache", str(folder / "cache"), "--store-refresh-seconds", "0.1")
-        for folder in folders
-    ]
-    for folder in folders:
-        folder.mkdir()
-    with (
-        serving(base, folders[0], flags[0]) as one,
-        serving(base, folders[1], flags[1]) as two,
-        Client(one.target, timeout=120) as first,
-        Client(two.target, timeout=120) as second,
-    ):
-        one.wait_ready(first)
-        two.wait_ready(second)
-        first.adapters.upload(made[0], "support")
-        assert ask(second, "support") == ask(first, "support"), "an unknown name is looked for"
-        assert second.adapters.upload(made[1], "support").version == 2
-        moved = second.adapters.set_alias("support", "prod", {2: 1}, etag="")
-        assert ask(first, "support@prod")[:2] == ask(second, "support@2")[:2]
-        assert first.adapters.get_alias("support", "prod") == moved
-        states = first.adapters.watch("support@1")
-        assert next(states).state in ("on_host", "on_device")
-        second.adapters.delete("support@1")
-        assert [state.state for state in states][-1] == "deleted", "a refresh tells the other server"
 
 
 @pytest.mark.parametrize(

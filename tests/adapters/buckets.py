@@ -24,6 +24,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import run_simple
 run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
 """
+PREFIX = "some/prefix"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -69,7 +70,7 @@ class Bucket:
         Objects(self.name, endpoint=endpoint)._s3.create_bucket(Bucket=self.name)
 
     def objects(self) -> Objects:
-        return Objects(self.name, "some/prefix", self.endpoint)
+        return Objects(self.name, PREFIX, self.endpoint)
 
     def store(self, quota: Quota | None = None, cache_bytes: int = 1 << 30, grace: float = 3600.0) -> Store:
         """Another server's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 from adapters import AdapterNotFound, Share, Store, StoreUnavailable, content_digest
+from adapters import bucket as bucket_module
 from adapters.backend import RefChanged
+from adapters.tombstones import GRACE_SECONDS
 from tests.adapters.base import load
 
 
@@ -108,17 +111,64 @@ def test_a_damaged_object_is_refused_and_healed_by_the_same_upload(bucket: Any, 
     assert load(two.folder(version.digest, nobody), version.manifest)
 
 
-def test_deleted_bytes_go_after_the_grace(bucket: Any, builder: Any) -> None:
-    patient, hasty = bucket.store(), bucket.store(grace=0.0)
-    gone, kept = (builder.commit(patient, "acme", name, seed=i) for i, name in enumerate("ab"))
-    patient.delete("acme", "a")
-    patient.collect()
-    hasty.refresh()
-    assert bucket.objects().get(f"blobs/{gone.digest}/manifest.json"), "another server may want it"
-    assert hasty.collect() == [gone.digest]
+def test_deleted_bytes_go_a_grace_after_the_deletion(
+    bucket: Any, builder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long ago they were uploaded: a server that has not heard of it may still begin to read them."""
+    one, unaware = bucket.store(), bucket.store()
+    gone, kept = (builder.commit(one, "acme", name, seed=i) for i, name in enumerate("ab"))
+    unaware.refresh()
+    long_after_the_upload = time.time() + 2 * GRACE_SECONDS
+    monkeypatch.setattr(bucket_module, "time", lambda: long_after_the_upload)
+    monkeypatch.setattr("adapters.store.time.time", lambda: long_after_the_upload)
+    one.delete("acme", "a")
+    assert one.collect() == [gone.digest], "its own copy"
+    assert load(unaware.folder(gone.digest, nobody), gone.manifest), "the others' copies are theirs"
+    monkeypatch.setattr(bucket_module, "time", lambda: long_after_the_upload + GRACE_SECONDS)
+    assert bucket.store().collect() == [gone.digest]
     with pytest.raises(StoreUnavailable):
         bucket.store().folder(gone.digest, nobody)
+    assert load(unaware.folder(gone.digest, nobody), gone.manifest), "who has a copy goes on with it"
     assert load(bucket.store().folder(kept.digest, nobody), kept.manifest)
+
+
+def test_what_is_uploaded_again_during_a_collection_stays(
+    bucket: Any, builder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, collector = bucket.store(), bucket.store(grace=0.5)
+    versions = [builder.commit(one, "acme", name, seed=i) for i, name in enumerate("ab")]
+    for name in "ab":
+        one.delete("acme", name)
+    collector.refresh()
+    later = time.time() + 60
+    monkeypatch.setattr(bucket_module, "time", lambda: later)
+    remove, again = collector._backend._remove, versions[1]
+
+    def remove_late(digest: str, is_due: Any) -> bool:
+        if digest == again.digest:
+            monkeypatch.setattr(bucket_module, "time", time.time)
+            builder.commit(one, "acme", "b", seed=1)
+        return bool(remove(digest, is_due))
+
+    monkeypatch.setattr(collector._backend, "_remove", remove_late)
+    assert again.digest not in collector.collect()
+    assert load(bucket.store().folder(again.digest, nobody), again.manifest)
+
+
+def test_a_deletion_by_force_is_known_to_all(bucket: Any, builder: Any) -> None:
+    one, two = bucket.store(), bucket.store()
+    for seed in range(2):
+        builder.commit(one, "acme", "a", seed=seed)
+    two.refresh()
+    one.delete("acme", "a@1", force=True)
+    one.delete("acme", "a@2")
+    assert not two.was_forced_out("acme", "a", 1)
+    two.resolve("acme", "a@2")
+    with pytest.raises(AdapterNotFound):
+        two.resolve("acme", "a@3")
+    assert two.was_forced_out("acme", "a", 1) and not two.was_forced_out("acme", "a", 2)
+    assert two.refresh(), "what a miss has brought is news like any other"
+    assert not two.refresh()
 
 
 def test_a_bucket_that_is_away_is_a_sentence(bucket: Any, builder: Any) -> None:

@@ -1,11 +1,8 @@
-"""The order of syncs and renames, failing disks, and kills at any instant."""
+"""The order of syncs and renames, and failing disks."""
 
 from __future__ import annotations
 
 import os
-import random
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +12,6 @@ import pytest
 
 from adapters import LocalStore, Share, StoreUnavailable
 from adapters.entry import entry_key
-from tests.adapters.base import load
 
 Events = list[tuple[str, str]]
 # Writes, syncs, renames, opens and folder creations until a commit to a fresh name is durable.
@@ -137,88 +133,3 @@ def test_whichever_call_fails_nothing_is_visible(
     again = LocalStore(tmp_path / "store")
     assert [version.name for version in again.list("acme")[0]] == ["new", "old"]
     again.close()
-
-
-WORKER = """
-import itertools, os, sys, threading
-from pathlib import Path
-from adapters import BaseShapes, FILE_NAMES, LocalStore, Manifest
-root, source = Path(sys.argv[1]), Path(sys.argv[2])
-store = LocalStore(root)
-folders = sorted(source.iterdir())
-def commit(worker):
-    for i in itertools.count(worker):
-        folder = folders[i % len(folders)] / "files"
-        manifest = Manifest.from_json((folder.parent / "manifest").read_text())
-        with store.stage(list(manifest.files), 1 << 30) as staging:
-            for name in FILE_NAMES:
-                staging.write(name, 0, (folder / name).read_bytes())
-            staging.seal()
-            version = store.commit(staging, "acme", f"n{worker}", manifest)
-        os.write(1, f"+ {version.name} {version.version} {version.digest}\\n".encode())
-        if i % 5 == 4:
-            os.write(1, f"? {version.name} {version.version} {version.digest}\\n".encode())
-            store.delete("acme", f"{version.name}@{version.version}")
-            os.write(1, f"- {version.name} {version.version} {version.digest}\\n".encode())
-            store.collect()
-for worker in range(2):
-    threading.Thread(target=commit, args=(worker,)).start()
-"""
-
-
-def run_and_kill(root: Path, source: Path, rng: random.Random) -> list[list[str]]:
-    """Lets a server commit and delete until a random instant; returns what it acknowledged."""
-    child = subprocess.Popen([sys.executable, "-c", WORKER, str(root), str(source)], stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    told = [child.stdout.readline() for _ in range(rng.randint(1, 12))]
-    try:
-        child.wait(timeout=rng.random() * 0.02)
-    except subprocess.TimeoutExpired:
-        child.kill()
-    child.wait()
-    told += child.stdout.readlines()
-    child.stdout.close()
-    assert child.returncode == -9
-    return [line.decode().split() for line in told]
-
-
-def kill_storm(builder: Any, tmp_path: Path, num_kills: int) -> None:
-    root, source, rng = tmp_path / "killed", tmp_path / "source", random.Random(0)
-    source.mkdir()
-    for seed in range(7):
-        folder = builder.folder(seed=seed)
-        (source / str(seed)).mkdir()
-        (source / str(seed) / "manifest").write_text(builder.manifest(folder).to_json())
-        folder.rename(source / str(seed) / "files")
-    live: dict[tuple[str, int], str] = {}
-    unsure: set[tuple[str, int]] = set()
-    for _ in range(num_kills):
-        for sign, name, version, digest in run_and_kill(root, source, rng):
-            key = (name, int(version))
-            if sign == "+":
-                live[key] = digest
-            elif sign == "?":
-                unsure.add(key)
-            else:
-                del live[key]
-        store = LocalStore(root)
-        found = {(version.name, version.version): version for version in store.list("acme", 1000)[0]}
-        for key, digest in live.items():
-            assert key in unsure or found[key].digest == digest, "an acknowledged version is lost"
-        for version in found.values():
-            assert load(store.folder(version.digest), version.manifest), "a partial version is visible"
-        live = {key: version.digest for key, version in found.items()}
-        unsure.clear()
-        assert os.listdir(root / "staging") == os.listdir(root / "trash") == []
-        store.collect()
-        assert {path.name for path in root.glob("blobs/*/*")} == set(live.values())
-        store.close()
-
-
-def test_ten_kills(builder: Any, tmp_path: Path) -> None:
-    kill_storm(builder, tmp_path, 10)
-
-
-@pytest.mark.long
-def test_a_hundred_kills(builder: Any, tmp_path: Path) -> None:
-    kill_storm(builder, tmp_path, 100)

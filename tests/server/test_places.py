@@ -95,7 +95,7 @@ def test_news_are_what_changes_for_somebody_who_waits() -> None:
 
         async def look() -> None:
             nonlocal looks
-            async for _ in news.looks():
+            async for _ in news.looks("d", "e"):
                 looks += 1
 
         looking, seen = asyncio.create_task(look()), []
