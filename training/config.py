@@ -53,8 +53,8 @@ class LoraSection:
         choices=("default", "pissa", "olora", "loftq", "eva"),
     )
     eva_rho: float = option("how far eva may raise one linear's rank at the cost of others", 1.0, least=1)
-    rank_pattern: dict[str, int] | None = option("rank by name pattern, where it differs", None)
-    alpha_pattern: dict[str, float] | None = option("alpha by name pattern, where it differs", None)
+    rank_pattern: dict[str, int] | None = option("rank by name pattern, where it differs", None, least=1)
+    alpha_pattern: dict[str, float] | None = option("alpha by name pattern, where it differs", None, least=0)
     layers_to_transform: tuple[int, ...] | None = option("layer indices to adapt; all when left out", None)
 
 

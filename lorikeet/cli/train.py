@@ -48,10 +48,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--alias needs --register, the server whose alias it is")
     require("training", "adapters")
     settings = read_settings(args.config)
-    if args.register and settings.task == "reward":
-        raise UsageError(
-            "a reward model scores answers for other tasks and is not served: leave --register out"
-        )
+    if args.register:
+        _require_adapter(settings)
     if args.alias:
         _require_held_out(settings)
     launched = launch(args)
@@ -105,6 +103,20 @@ def _register(folder: Path, args: argparse.Namespace) -> None:
     with connect_to(args.register, args) as client, byte_progress(f"uploading {args.name}") as progress:
         stored = client.adapters.upload(folder, args.name, progress)
     print_version(stored)
+
+
+def _require_adapter(settings: "TrainConfig") -> None:
+    from training.methods.table import METHODS
+
+    if settings.task == "reward":
+        raise UsageError(
+            "a reward model scores answers for other tasks and is not served: leave --register out"
+        )
+    if METHODS[settings.method].makes_model:
+        raise UsageError(
+            f"method {settings.method} makes a model, and --register uploads adapters: leave it out and "
+            "serve the model by `lorikeet serve --base`, or make an adapter of it by `lorikeet extract`"
+        )
 
 
 def _require_held_out(settings: "TrainConfig") -> None:

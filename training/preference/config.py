@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from training.option import option
 
@@ -38,6 +40,12 @@ REFUSED_TASKS: dict[str, str] = {
         "or dpo on pairs"
     ),
 }
+
+
+def scorer_told(preference: Mapping[str, Any]) -> str:
+    """What scored answers, of a section as stories keep it, on one line; empty where nothing did."""
+    name = str(preference["scorer"] or preference["reward_model"] or "")
+    return name if name.isprintable() else repr(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 
 from lorikeet.cli.main import main
 from training import train
-from training.config import TrainConfig
+from training.config import LoraSection, TrainConfig
 from training.configfile import check_config, dump_config, parse_config
 from training.errors import InvalidConfig, InvalidData, TrainingError
 from training.preference.config import TASKS
@@ -70,7 +70,17 @@ def test_bad_rows_are_told_by_their_lines(
     [
         ({"task": "grpo"}, "give preference.scorer or preference.reward_model"),
         ({"task": "dpo", "preference": {"scorer": "exact"}}, "does nothing in task dpo"),
-        ({"preference": {"beta": 0.2}}, "does nothing in task sft"),
+        ({"preference": {"beta": 0.2}}, "preference.beta does nothing in task sft"),
+        (
+            {"task": "dpo", "preference": {"temperature": 0.5}},
+            "preference.temperature does nothing in task dpo",
+        ),
+        ({"task": "reward", "preference": {"beta": 0.2}}, "preference.beta does nothing in task reward"),
+        (
+            {"task": "best_of_n", "preference": {"scorer": "exact", "beta": 0.2}},
+            "preference.beta does nothing in task best_of_n",
+        ),
+        ({"task": "kto", "keep": {"rows": "old", "replay": 0.1}}, "keep.replay is for task sft"),
         ({"task": "grpo", "preference": {"scorer": "exact", "num_generations": 3}}, "must be a multiple"),
         ({"task": "dpo", "method": "full"}, "trains LoRA"),
         ({"task": "dpo", "optim": {"patience": 2}, "data": {"eval_fraction": 0.5}}, "optim.patience is for"),
@@ -148,6 +158,18 @@ def test_rows_of_one_prompt_stay_together(write_jsonl: Callable[..., Path]) -> N
     train_rows, held = split_records(read_records(write_jsonl(rows), ("prompt",)), 0.25, 0)
     assert (len(train_rows), len(held)) == (9, 3)
     assert len({row.prompt[0]["content"] for row in held}) == 1
+
+
+@pytest.mark.parametrize("method", ["full", "freeze_full"])
+def test_the_command_refuses_to_register_a_model_before_it_trains(
+    method: str, config: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config.output.with_name("run.toml")
+    path.write_text(dump_config(replace(config, method=method, lora=LoraSection())))
+    assert main(["train", str(path), "--register", "localhost:1", "--name", "n"]) == 2
+    said = capsys.readouterr().err
+    assert f"method {method} makes a model" in said and "lorikeet extract" in said
+    assert not config.output.exists()
 
 
 def test_the_command_refuses_to_register_a_reward_model(
