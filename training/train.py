@@ -85,11 +85,10 @@ def _train(
     began = time.monotonic()
     pad = int(exam.tokenizer.pad_token_id)
     learner = make_learner(config, examples.train, pad, place, world)
-    job = Job(examples.train, examples.held, pad, _tether(learner, examples.old, pad))
-    trainer = LearnTrainer(learner, job, place, stop, report)
     # A base in shares answers no process alone.
-    examines = world.is_first and not world.is_sharded
-    measured = exam.before(learner.model) if examines else {}
+    asked = exam if world.is_first or world.is_sharded else None
+    job = Job(examples.train, examples.held, pad, _tether(learner, examples.old, pad), asked)
+    trainer = LearnTrainer(learner, job, place, stop, report)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     learner.settle()
     eval_loss = _eval_loss(trainer, bool(examples.held))
@@ -104,7 +103,7 @@ def _train(
         seconds=round(time.monotonic() - began, 3),
         saving=learner.save(place, exam.tokenizer, examples.train),
     )
-    measured |= exam.after(learner.model) if examines else {}
+    measured = trainer.before | (asked.after(trainer.model) if asked else {})
     if world.is_first:
         write_story(place, config, result, origin)
         measured |= origin.figures if origin else {}

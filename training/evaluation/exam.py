@@ -26,7 +26,10 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """The held-out rows, the answers to choose from where there is a choice, and the general rows."""
+    """The held-out rows, the answers to choose from where there is a choice, and the general rows.
+
+    Every process that has a share of the model must ask the same, and finds the same.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     data: DataConfig
