@@ -15,14 +15,13 @@ from torch import nn
 from adapters.errors import InvalidAdapter
 from adapters.format import inspect
 from adapters.manifest import BaseShapes, Manifest
-from training.config import TrainConfig
+from training.config import MAX_RANK, TrainConfig
 from training.errors import UnservableAdapter
 from training.files import STORY_FILE, sha256
 from training.methods.lineage import ancestors
 from training.preference.config import PreferenceSection
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers", "safetensors")
-MAX_RANK = 4096
 
 
 @dataclass(frozen=True, slots=True)

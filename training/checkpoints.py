@@ -123,7 +123,7 @@ def identity(config: TrainConfig, world: World = ALONE) -> dict[str, Any]:
     adapters = (config.init_from, config.preference.reward_model)
     files = [config.data.train, config.data.eval, config.keep.rows]
     files += [folder / WEIGHTS_NAME for folder in adapters if folder]
-    return {"settings": lines, "data": [sha256(path) for path in files if path]}
+    return {"settings": lines, "data": [sha256(path) for path in files if path and path.is_file()]}
 
 
 def _changed(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

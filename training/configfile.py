@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 def read_config(path: Path) -> TrainConfig:
     """The run described in `path`. Raises `InvalidConfig` with every mistake in it at once."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors put a mark before the first letter.
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidConfig([f"{path} cannot be read: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -128,7 +129,7 @@ def _converted(raw: Any, hint: Any, folder: Path) -> Any:
         if not isinstance(raw, Mapping):
             raise TypeError
         return {str(key): _converted(value, get_args(hint)[1], folder) for key, value in raw.items()}
-    if hint is Path and isinstance(raw, str | Path):
+    if hint is Path and isinstance(raw, str | Path) and "\0" not in str(raw):
         return folder / Path(raw).expanduser()
     if hint is float and type(raw) is int:
         return float(raw)

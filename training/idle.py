@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from training.methods.method import PROMPTS
+from training.methods.method import CONVERTED, PROMPTS
 from training.methods.table import METHODS
 from training.option import is_default
 from training.preference.config import SFT, TASKS
@@ -71,7 +71,7 @@ def _holds_out(config: TrainConfig) -> bool:
 
 def _is_plain(config: TrainConfig) -> bool:
     is_lora = METHODS[config.method].family == "lora" and not config.lora.dora
-    return is_lora and config.lora.init not in ("pissa", "olora")
+    return is_lora and config.lora.init not in CONVERTED
 
 
 _PAIRS = ("lora", "adalora")

@@ -13,10 +13,11 @@ def option(
     *,
     choices: tuple[str, ...] = (),
     least: float | None = None,
+    most: float | None = None,
     refused: Mapping[str, str] | None = None,
 ) -> Any:
-    """A field with its help text, its choices, why others are no choice, and the least value it may have."""
-    metadata = {"help": help_text, "choices": choices, "least": least, "refused": refused or {}}
+    """A field with its help text, its choices, why others are no choice, and between what a number lies."""
+    metadata = {"help": help_text, "choices": choices, "refused": refused or {}, "least": least, "most": most}
     return field(default=default, metadata=metadata)
 
 

@@ -40,24 +40,30 @@ def _range_problems(section: Any, prefix: str) -> Iterator[str]:
             yield f"{name} {value!r} is not offered: {refused[value]}"
         elif choices and value not in choices:
             yield f"{name} must be {' or '.join(choices)}, not {value!r}"
-        yield from _number_problems(name, value, item.metadata.get("least"))
+        least, most = item.metadata.get("least"), item.metadata.get("most")
+        if least is not None:
+            entries = value.items() if isinstance(value, Mapping) else [(None, value)]
+            for key, entry in entries:
+                where = name if key is None else f"{name}[{key!r}]"
+                yield from _number_problems(where, entry, least, math.inf if most is None else most)
 
 
-def _number_problems(name: str, value: Any, least: float | None) -> Iterator[str]:
-    """Of one number, or of each in a table."""
-    if isinstance(value, Mapping):
-        for key, entry in value.items():
-            yield from _number_problems(f"{name}[{key!r}]", entry, least)
-    elif least is not None and value is not None:
-        if not value >= least:
-            yield f"{name} must be at least {least}, not {value}"
-        elif math.isinf(value):
-            yield f"{name} must be a finite number, not {value}"
+def _number_problems(name: str, value: float | None, least: float, most: float) -> Iterator[str]:
+    if value is None:
+        return
+    if not value >= least:
+        yield f"{name} must be at least {least}, not {value}"
+    elif value > most:
+        yield f"{name} must be at most {most}, not {value}"
+    elif math.isinf(value):
+        yield f"{name} must be a finite number, not {value}"
 
 
 def _missing(config: TrainConfig) -> Iterator[str]:
     if not config.base:
         yield "base is missing: name the folder or hub id of the base model"
+    elif _is_path(config.base) and not Path(config.base).is_dir():
+        yield f"base: {config.base} is no folder; name one with a model in it, or the id of one on a hub"
     if config.output == Path():
         yield "output is missing: name the folder that becomes the adapter"
     if config.data.train == Path():
@@ -74,5 +80,13 @@ def _share_problems(config: TrainConfig) -> Iterator[str]:
 def _length_problems(config: TrainConfig, has_held_out: bool) -> Iterator[str]:
     if config.optim.patience and not has_held_out:
         yield "optim.patience needs held-out rows: give data.eval or data.eval_fraction"
-    if config.optim.max_steps is None and config.optim.epochs <= 0:
+    steps = config.optim.max_steps
+    if steps is not None and config.optim.warmup_steps >= steps:
+        yield f"optim.warmup_steps takes all {steps} steps of optim.max_steps: give it fewer"
+    if steps is None and config.optim.epochs <= 0:
         yield "optim.epochs must be more than 0 when optim.max_steps is left out"
+
+
+def _is_path(base: str) -> bool:
+    """Whether it can be nothing else: an id is NAME or OWNER/NAME."""
+    return base.startswith(("/", "~", ".")) or base.count("/") > 1

@@ -112,6 +112,18 @@ def test_unknown_keys_are_named_with_close_matches() -> None:
         ({"lora": {"rank_pattern": {"q_proj": 0}}}, r"lora.rank_pattern\['q_proj'\] must be at least 1"),
         ({"optim": {"learning_rate": float("inf")}}, "optim.learning_rate must be a finite number"),
         ({"optim": {"learning_rate": -1.0}}, "optim.learning_rate must be at least 0"),
+        ({"base": "/nowhere/model"}, "base: /nowhere/model is no folder"),
+        ({"data": {"train": "a\0b"}}, "data.train must be a path"),
+        ({"seed": 2**32}, "seed must be at most 4294967295"),
+        ({"threads": 2**40}, "threads must be at most 4096"),
+        ({"lora": {"rank": 5000}}, "lora.rank must be at most 4096"),
+        (
+            {"method": "pissa", "lora": {"rank": 4000}},
+            "saved with twice lora.rank, of which 4096 is the most",
+        ),
+        ({"lora": {"targets": ["all-linear", "q_proj"]}}, "names every linear already"),
+        ({"optim": {"max_steps": 4, "warmup_steps": 4}}, "optim.warmup_steps takes all 4 steps"),
+        ({"method": "prompt_tuning", "prompt": {"text": ""}}, "prompt.text has no words"),
         ({"base": ""}, "base is missing: name the folder or hub id"),
         ({"last_layers": 1}, "last_layers is for the freeze methods"),
         ({"lora": {"eva_rho": 2.0}}, "lora.eva_rho does nothing without"),
@@ -173,9 +185,16 @@ def test_required_fields_are_all_named_at_once() -> None:
 def test_no_file_and_no_toml(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="cannot be read"):
         read_config(tmp_path / "none.toml")
-    (tmp_path / "bad.toml").write_text("base = ")
-    with pytest.raises(InvalidConfig, match="is not TOML"):
-        read_config(tmp_path / "bad.toml")
+    for text in (b"base = ", 'base = "\xe9"'.encode("latin-1")):
+        (tmp_path / "bad.toml").write_bytes(text)
+        with pytest.raises(InvalidConfig, match="is not TOML"):
+            read_config(tmp_path / "bad.toml")
+
+
+def test_a_mark_before_the_first_letter_is_no_mistake(tmp_path: Path) -> None:
+    text = 'base = "b"\noutput = "o"\n[data]\ntrain = "t"\n'
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8-sig")
+    assert read_config(tmp_path / "run.toml").base == "b"
 
 
 def test_a_dumped_config_reads_back(tmp_path: Path) -> None:

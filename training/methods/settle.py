@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from training.config import ALL_LINEAR, MAX_RANK
 from training.errors import InvalidConfig
-from training.methods.method import PROMPTS, Method
+from training.methods.method import CONVERTED, PROMPTS, Method
 from training.methods.table import METHODS
 from training.option import is_default, value_of, with_value
 
@@ -35,7 +36,8 @@ def method_problems(config: TrainConfig) -> Iterator[str]:
     """What a settled config asks for that its method cannot do."""
     method = METHODS.get(config.method)
     if method is not None:
-        yield from _lora_problems(config, method)
+        yield from _shape_problems(config, method)
+        yield from _init_problems(config)
         yield from _optim_problems(config, method)
         yield from _keep_problems(config, method)
         yield from _start_problems(config, method)
@@ -50,23 +52,35 @@ def _contradictions(config: TrainConfig, method: Method) -> Iterator[str]:
             )
 
 
-def _lora_problems(config: TrainConfig, method: Method) -> Iterator[str]:
+def _shape_problems(config: TrainConfig, method: Method) -> Iterator[str]:
     lora = config.lora
+    if ALL_LINEAR in lora.targets and len(lora.targets) > 1:
+        yield f"lora.targets: {ALL_LINEAR} names every linear already: leave the others out"
     if not lora.alpha:
         yield "lora.alpha = 0 scales the adapter to nothing: give more, such as twice the rank"
-    if lora.init in ("pissa", "olora") and config.quantization != "none":
+    if config.prompt.text == "":
+        yield "prompt.text has no words to start from: leave it out"
+    if method.last_layers_only and lora.layers_to_transform is not None:
+        yield f"lora.layers_to_transform and method {config.method} both choose layers: keep one"
+
+
+def _init_problems(config: TrainConfig) -> Iterator[str]:
+    lora = config.lora
+    if lora.init == "loftq" and config.quantization != "nf4":
+        yield "lora.init = loftq starts from what nf4 loses: set quantization = nf4"
+    if lora.init not in CONVERTED:
+        return
+    if config.quantization != "none":
         yield (
             f"lora.init = {lora.init} takes its start out of the base, which {config.quantization} would "
             "round anew: use loftq, or quantization = none"
         )
-    if lora.init in ("pissa", "olora") and lora.dora:
+    if lora.dora:
         yield f"lora.init = {lora.init} cannot be converted back under DoRA: keep one of the two"
-    if lora.init in ("pissa", "olora") and lora.rslora and (lora.rank_pattern or lora.alpha_pattern):
+    if lora.rslora and (lora.rank_pattern or lora.alpha_pattern):
         yield f"lora.init = {lora.init} cannot be converted back with lora.rslora and a pattern: keep one"
-    if lora.init == "loftq" and config.quantization != "nf4":
-        yield "lora.init = loftq starts from what nf4 loses: set quantization = nf4"
-    if method.last_layers_only and lora.layers_to_transform is not None:
-        yield f"lora.layers_to_transform and method {config.method} both choose layers: keep one"
+    if 2 * lora.rank > MAX_RANK:
+        yield f"lora.init = {lora.init} is saved with twice lora.rank, of which {MAX_RANK} is the most"
 
 
 def _optim_problems(config: TrainConfig, method: Method) -> Iterator[str]:

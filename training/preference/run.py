@@ -10,7 +10,7 @@ from training.artifact import TrainResult, check_servable, write_story
 from training.config import TrainConfig
 from training.configfile import check_config
 from training.distributed.world import ALONE, join
-from training.errors import InvalidConfig
+from training.errors import InvalidConfig, InvalidData
 from training.evaluation.documents import write_documents
 from training.methods.learner import Learner, make_learner
 from training.methods.lineage import inherited
@@ -65,6 +65,7 @@ def _learn(
     began = time.monotonic()
     script = Script(load_tokenizer(config.base), config.data.format)
     sides = read_sides(config, script)
+    _check_steps(config, len(sides[0]))
     scorer = make_scorer(config, [*sides[0], *sides[1]]) if TASKS[config.task].samples else None
     learner = _learner(config, int(script.tokenizer.pad_token_id), place)
     trainer = make_trainer(learner, script, sides, scorer, place, stop, report)
@@ -85,6 +86,16 @@ def _learn(
     )
     _write(learner, place, result)
     return result
+
+
+def _check_steps(config: TrainConfig, num_rows: int) -> None:
+    """Raises `InvalidData` where the prompts do not fill one step: TRL would take none."""
+    if TASKS[config.task].samples:
+        answers = config.optim.batch_size * config.optim.accumulation
+        wanted = answers // config.preference.num_generations
+        if num_rows < wanted:
+            what = f"a step answers {wanted} prompts, and there are {num_rows} to train on"
+            raise InvalidData(config.data.train, [f"{what}: add rows, or lower optim.batch_size"])
 
 
 def _learner(config: TrainConfig, pad: int, place: Path) -> Learner:

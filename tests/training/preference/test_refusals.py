@@ -136,6 +136,30 @@ def test_a_score_that_is_no_number_ends_the_run(make: Make) -> None:
         run(config)
 
 
+def test_a_scorer_that_breaks_down_is_named(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InvalidConfig, match="broken_module:f cannot be imported: ZeroDivisionError"):
+        rule_scorer(make("grpo", PROMPTS, {}, scorer="broken_module:f"), [record()])
+    scorer = rule_scorer(make("grpo", PROMPTS, {}, scorer="tests.training.preference.toys:of_a_key"), [])
+    with pytest.raises(InvalidScore, match="of_a_key raised KeyError: 'grade'"):
+        scorer([record()], ["red"])
+
+
+@pytest.mark.parametrize("task", ["grpo", "rloo"])
+def test_prompts_that_fill_no_step_are_refused(task: str, make: Make) -> None:
+    config = make(task, PROMPTS, {"batch_size": 8}, scorer="exact", num_generations=4)
+    with pytest.raises(InvalidData, match="a step answers 2 prompts, and there are 1"):
+        run(config)
+
+
+def test_a_policy_without_its_reward_model_is_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="not written by a run"):
+        run(make("grpo", PROMPTS, {}, reward_model=tmp_path / "none"))
+
+
 def test_a_folder_that_scores_nothing_is_no_reward_model(make: Make, tmp_path: Path) -> None:
     (tmp_path / "training.json").write_text(json.dumps({"config": {"task": "sft"}}))
     for folder, problem in ((tmp_path, "another task"), (tmp_path / "none", "not written by a run")):
