@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from training.methods.method import CONVERTED, PROMPTS
 from training.methods.table import METHODS
 from training.option import is_default
-from training.preference.config import SFT, TASKS
+from training.preference.config import IMITATING, SFT, TASKS
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
@@ -62,7 +62,7 @@ def _by_task(tasks: tuple[str, ...], *options: str) -> _Readers:
 
 
 def _imitates(config: TrainConfig) -> bool:
-    return config.task in (SFT, "best_of_n")
+    return config.task in IMITATING
 
 
 def _holds_out(config: TrainConfig) -> bool:

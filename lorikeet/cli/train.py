@@ -120,8 +120,14 @@ def _require_adapter(settings: "TrainConfig") -> None:
 
 
 def _require_held_out(settings: "TrainConfig") -> None:
-    data = settings.data
-    if not (data.eval or data.eval_fraction):
+    from training.preference.config import IMITATING
+
+    if settings.task not in IMITATING:
+        raise UsageError(
+            f"--alias judges by answers, which rows of task {settings.task} do not have: register without, "
+            "then `lorikeet publish` with --eval"
+        )
+    if not (settings.data.eval or settings.data.eval_fraction):
         raise UsageError("--alias judges on held-out rows: give data.eval or data.eval_fraction")
 
 

@@ -34,6 +34,8 @@ TASKS: dict[str, Task] = {
     "rloo": Task("earns more than the others", ("prompt",), "RLOOTrainer", 1e-5, samples=True),
     "best_of_n": Task("imitates its best answers", ("prompt",), "none", samples=True),
 }
+# Whose rows, and those held out, have answers to be imitated.
+IMITATING = (SFT, "best_of_n")
 REFUSED_TASKS: dict[str, str] = {
     "ppo": (
         "PPO has left TRL, and its critic costs a second model; use grpo or rloo with the same scorer, "

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from training.errors import InvalidConfig, InvalidData, TrainingError
 from training.preference.config import TASKS
 from training.preference.rows import Record, read_records, split_records
 from training.preference.scorers import InvalidScore, rule_scorer
+from training.publish.trained import open_trained
 from training.tasks import run
 
 Make = Callable[..., TrainConfig]
@@ -182,6 +183,23 @@ def test_rows_of_one_prompt_stay_together(write_jsonl: Callable[..., Path]) -> N
     train_rows, held = split_records(read_records(write_jsonl(rows), ("prompt",)), 0.25, 0)
     assert (len(train_rows), len(held)) == (9, 3)
     assert len({row.prompt[0]["content"] for row in held}) == 1
+
+
+def test_rows_without_answers_judge_no_adapter(
+    make: Make, pairs: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make("dpo", pairs, {})
+    config = replace(config, data=replace(config.data, eval_fraction=0.25))
+    path = config.output.with_name("run.toml")
+    path.write_text(dump_config(config))
+    words = ["--register", "localhost:1", "--name", "n", "--alias", "prod"]
+    assert main(["train", str(path), *words]) == 2
+    assert "judges by answers, which rows of task dpo do not have" in capsys.readouterr().err
+    story = {"config": json.loads(json.dumps(asdict(config), default=str))}
+    (tmp_path / "training.json").write_text(json.dumps(story))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InvalidConfig, match="rows of task dpo have no answers to be judged by: give --eval"):
+        open_trained(tmp_path)
 
 
 @pytest.mark.parametrize("method", ["full", "freeze_full"])
