@@ -55,6 +55,8 @@ def _is_list(item: Check) -> Check:
 # key -> (what it may hold, in words for the sentence)
 _FIELDS: dict[str, tuple[Check, str]] = {
     "format": (lambda value: value == STORY_FORMAT, f"{STORY_FORMAT!r}"),
+    "task": (_is_text, "a name, such as 'sft'"),
+    "scorer": (_is_text, "a name"),
     "base_model": (_is_text, "a name"),
     "base_fingerprint": (_is_sha256, "64 lower-case hex digits"),
     "quantization": (_is_text, "the name of a recipe, such as 'nf4'"),

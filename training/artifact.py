@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from torch import nn
 from adapters.errors import InvalidAdapter
 from adapters.format import inspect
 from adapters.manifest import BaseShapes, Manifest
-from training.config import TrainConfig
+from training.config import MAX_RANK, TrainConfig
 from training.errors import UnservableAdapter
 from training.files import STORY_FILE, sha256
 from training.methods.lineage import ancestors
+from training.preference.config import PreferenceSection
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers", "safetensors")
-MAX_RANK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,19 @@ class TrainResult:
     num_parameters: int
     seconds: float
     saving: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the rows of an imitation came from: the task that made them of `prompts`, and how it scored.
+
+    `figures` are what it has measured of them, by name.
+    """
+
+    task: str
+    preference: PreferenceSection
+    prompts: Path
+    figures: Mapping[str, float]
 
 
 def check_servable(folder: Path, base: BaseShapes | dict[str, tuple[int, int]]) -> Manifest:
@@ -79,15 +93,18 @@ def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
     }
 
 
-def write_story(folder: Path, config: TrainConfig, result: TrainResult) -> None:
+def write_story(folder: Path, config: TrainConfig, result: TrainResult, origin: Origin | None = None) -> None:
     """Writes the story into `folder`, beside what was trained."""
-    told = {**story(config, result), "weights_dtype": _dtypes(folder)}
+    told = {**story(config, result, origin), "weights_dtype": _dtypes(folder)}
     (folder / STORY_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
-def story(config: TrainConfig, result: TrainResult) -> dict[str, Any]:
+def story(config: TrainConfig, result: TrainResult, origin: Origin | None = None) -> dict[str, Any]:
     """All that it takes to tell how an adapter came to be, and to make it again."""
     files = {"train": config.data.train, "eval": config.data.eval, "old": config.keep.rows}
+    if origin is not None:
+        config = replace(config, task=origin.task, preference=origin.preference)
+        files["prompts"] = origin.prompts
     return {
         "config": json.loads(json.dumps(asdict(config), default=str)),
         "data_sha256": {name: sha256(path) for name, path in files.items() if path},

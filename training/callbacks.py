@@ -19,6 +19,19 @@ from training.stopping import Stop
 _MOVED_BY = 3
 
 
+class Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells the order of the rows which epoch it is, also where a run goes on in the middle of one."""
+
+    def __init__(self, order: Any) -> None:
+        """`order` gets its attribute `epoch` set."""
+        self._order = order
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._order.epoch = int(state.epoch or 0)
+
+
 class Metrics(TrainerCallback):  # type: ignore[misc]
     """One JSON line per log, a sign of life per step, and a halt when the loss is no number.
 

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from adapters.files import WEIGHTS_NAME
 from training.config import TrainConfig
 from training.configfile import dump_config
 from training.distributed.world import ALONE, World
@@ -119,8 +120,10 @@ def identity(config: TrainConfig, world: World = ALONE) -> dict[str, Any]:
     """What makes two runs the same run: settings, processes and the bytes of their files."""
     lines = [line for line in dump_config(config).splitlines() if line.partition(" = ")[0] not in _IDLE]
     lines += [f"processes = {world.size}", f"sharding = {world.sharding}"]
-    files = (config.data.train, config.data.eval, config.keep.rows)
-    return {"settings": lines, "data": [sha256(path) for path in files if path]}
+    adapters = (config.init_from, config.preference.reward_model)
+    files = [config.data.train, config.data.eval, config.keep.rows]
+    files += [folder / WEIGHTS_NAME for folder in adapters if folder]
+    return {"settings": lines, "data": [sha256(path) for path in files if path and path.is_file()]}
 
 
 def _changed(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

@@ -14,6 +14,8 @@ from training.option import option as option
 from training.preference.config import REFUSED_TASKS, SFT, TASKS, PreferenceSection
 
 ALL_LINEAR = "all-linear"
+# What no server takes more of.
+MAX_RANK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class DataConfig:
 class LoraSection:
     """The shape of the adapter."""
 
-    rank: int = option("rank of every low-rank pair", 16, least=1)
+    rank: int = option("rank of every low-rank pair", 16, least=1, most=MAX_RANK)
     alpha: float = option("scale: a pair counts alpha/rank, or alpha/sqrt(rank) with rslora", 32.0, least=0)
     dropout: float = option("dropout on the adapter's input while training", 0.0, least=0)
     targets: tuple[str, ...] = option(
@@ -53,8 +55,10 @@ class LoraSection:
         choices=("default", "pissa", "olora", "loftq", "eva"),
     )
     eva_rho: float = option("how far eva may raise one linear's rank at the cost of others", 1.0, least=1)
-    rank_pattern: dict[str, int] | None = option("rank by name pattern, where it differs", None)
-    alpha_pattern: dict[str, float] | None = option("alpha by name pattern, where it differs", None)
+    rank_pattern: dict[str, int] | None = option(
+        "rank by name pattern, where it differs", None, least=1, most=MAX_RANK
+    )
+    alpha_pattern: dict[str, float] | None = option("alpha by name pattern, where it differs", None, least=0)
     layers_to_transform: tuple[int, ...] | None = option("layer indices to adapt; all when left out", None)
 
 
@@ -177,7 +181,11 @@ class TrainConfig:
         None,
         least=1,
     )
-    threads: int | None = option("CPU threads to use; torch's own choice when left out", None, least=1)
-    seed: int = option("decides the adapter's start, the split and the order of rows", 0, least=0)
+    threads: int | None = option(
+        "CPU threads to use; torch's own choice when left out", None, least=1, most=4096
+    )
+    seed: int = option(
+        "decides the adapter's start, the split and the order of rows", 0, least=0, most=2**32 - 1
+    )
     log_every: int = option("steps between two lines of metrics", 10, least=1)
     overwrite: bool = option("replace what stands in the output folder", False)

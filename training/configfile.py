@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
@@ -13,15 +14,19 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from training.config import TrainConfig
 from training.errors import InvalidConfig
-from training.evaluation.config import evaluation_problems
-from training.methods.settle import method_problems, settled
-from training.preference.rules import task_problems
+from training.idle import idle_options
+from training.methods.settle import settled
+from training.option import is_default, sections
+from training.problems import config_problems
+
+_log = logging.getLogger(__name__)
 
 
 def read_config(path: Path) -> TrainConfig:
     """The run described in `path`. Raises `InvalidConfig` with every mistake in it at once."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors put a mark before the first letter.
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidConfig([f"{path} cannot be read: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -32,52 +37,39 @@ def read_config(path: Path) -> TrainConfig:
 def parse_config(table: Mapping[str, Any], folder: Path = Path()) -> TrainConfig:
     """The run in `table`; relative paths start at `folder`. Raises `InvalidConfig`."""
     problems: list[str] = []
-    values = _section(TrainConfig, table, folder, "", problems)
+    config: TrainConfig = _section(TrainConfig, table, folder, "", problems)
     if problems:
         raise InvalidConfig(problems)
-    config: TrainConfig = values
-    if (folder / config.base).is_dir():
-        values = {item.name: getattr(config, item.name) for item in fields(config)}
-        config = TrainConfig(**(values | {"base": str(folder / config.base)}))
+    beside = folder / Path(config.base).expanduser()
+    # No base at all would be the folder itself.
+    if config.base and beside.is_dir():
+        config = replace(config, base=str(beside))
     config = settled(config)
     check_config(config)
+    _warn_of_idle(config, table)
     return config
 
 
 def check_config(config: TrainConfig) -> None:
     """Raises `InvalidConfig` for required fields left out, values out of range, fields that disagree."""
-    problems = [problem for section, name in _sections(config) for problem in _range_problems(section, name)]
-    if not config.base:
-        problems.append("base is missing: name the folder or hub id of the base model")
-    if config.output == Path():
-        problems.append("output is missing: name the folder that becomes the adapter")
-    if config.data.train == Path():
-        problems.append("data.train is missing: name the JSONL file to train on")
-    if config.data.eval and config.data.eval_fraction:
-        problems.append("data.eval and data.eval_fraction exclude each other: keep one")
-    if config.data.eval_fraction >= 1 or config.lora.dropout >= 1:
-        problems.append("data.eval_fraction and lora.dropout are shares below 1")
-    has_held_out = bool(config.data.eval or config.data.eval_fraction)
-    problems += evaluation_problems(config.evaluation, has_held_out)
-    if config.optim.patience and not has_held_out:
-        problems.append("optim.patience needs held-out rows: give data.eval or data.eval_fraction")
-    if config.optim.max_steps is None and config.optim.epochs <= 0:
-        problems.append("optim.epochs must be more than 0 when optim.max_steps is left out")
-    problems += method_problems(config)
-    problems += task_problems(config)
-    if problems:
+    if problems := list(config_problems(config)):
         raise InvalidConfig(problems)
 
 
 def dump_config(config: TrainConfig) -> str:
-    """TOML that `read_config` turns into `config` again."""
+    """TOML that `read_config` turns into `config` again, without what the run would not read."""
+    idle = {name for name in idle_options(config) if is_default(config, name)}
     lines: list[str] = []
-    for section, name in _sections(config):
-        lines += [f"\n[{name.rstrip('.')}]"] if name else []
-        for item in fields(section):
-            value = getattr(section, item.name)
-            if value is not None and not is_dataclass(value):
-                lines.append(f"{item.name} = {_toml(value)}")
+    for section, prefix in sections(config):
+        written = [
+            f"{item.name} = {_toml(value)}"
+            for item in fields(section)
+            if (value := getattr(section, item.name)) is not None
+            and not is_dataclass(value)
+            and prefix + item.name not in idle
+        ]
+        lines += [f"\n[{prefix.rstrip('.')}]"] if prefix and written else []
+        lines += written
     return "\n".join(lines) + "\n"
 
 
@@ -85,18 +77,18 @@ def option_help() -> dict[str, str]:
     """Every option by its dotted name, with its help text: what flags and documentation are made from."""
     return {
         f"{name}{item.name}": item.metadata["help"]
-        for section, name in _sections(TrainConfig())
+        for section, name in sections(TrainConfig())
         for item in fields(section)
         if not is_dataclass(getattr(section, item.name))
     }
 
 
-def _sections(config: TrainConfig) -> Iterator[tuple[Any, str]]:
-    yield config, ""
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if is_dataclass(value):
-            yield value, f"{item.name}."
+def _warn_of_idle(config: TrainConfig, table: Mapping[str, Any]) -> None:
+    """Says which options stand in `table` to no effect, though with the value that they have anyway."""
+    for name, why in idle_options(config).items():
+        section, _, key = name.rpartition(".")
+        if key in (table.get(section, {}) if section else table):
+            _log.warning("%s", why)
 
 
 def _section(kind: Any, table: Mapping[str, Any], folder: Path, prefix: str, problems: list[str]) -> Any:
@@ -137,26 +129,13 @@ def _converted(raw: Any, hint: Any, folder: Path) -> Any:
         if not isinstance(raw, Mapping):
             raise TypeError
         return {str(key): _converted(value, get_args(hint)[1], folder) for key, value in raw.items()}
-    if hint is Path and isinstance(raw, str | Path):
+    if hint is Path and isinstance(raw, str | Path) and "\0" not in str(raw):
         return folder / Path(raw).expanduser()
     if hint is float and type(raw) is int:
         return float(raw)
     if type(raw) is not hint:
         raise TypeError
     return raw
-
-
-def _range_problems(section: Any, prefix: str) -> Iterator[str]:
-    for item in fields(section):
-        value, name = getattr(section, item.name), f"{prefix}{item.name}"
-        choices, least = item.metadata.get("choices"), item.metadata.get("least")
-        refused = item.metadata.get("refused") or {}
-        if refused and value in refused:
-            yield f"{name} {value!r} is not offered: {refused[value]}"
-        elif choices and value not in choices:
-            yield f"{name} must be {' or '.join(choices)}, not {value!r}"
-        if least is not None and value is not None and not value >= least:
-            yield f"{name} must be at least {least}, not {value}"
 
 
 def _spoken(hint: Any) -> str:

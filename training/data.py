@@ -56,13 +56,31 @@ def read_rows(path: Path) -> list[Row]:
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a file that are not blank, with their numbers from 1. Raises `InvalidData`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        # Some editors put a mark before the first letter.
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InvalidData(path, [f"the file cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise InvalidData(path, ["the file is not UTF-8 text: save it as UTF-8"]) from error
     # Only line feeds part rows: a JSON string may hold other line separators as they are.
     return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+
+
+def parse_object(line: str, form: str) -> dict[str, Any]:
+    """The JSON object in a line; `form` says what one looks like. Raises `ValueError`."""
+    try:
+        value = json.loads(line)
+        # An escape may stand for half a letter, of which no tokenizer makes anything.
+        json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deep: write texts, not trees") from error
+    except UnicodeEncodeError as error:
+        raise ValueError(r"it has half of a letter: an escape from \ud800 to \udfff alone") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"a row is a JSON object, {form}")
+    return value
 
 
 def split_rows(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
@@ -78,12 +96,7 @@ def split_rows(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Ro
 
 
 def _row(number: int, line: str) -> Row:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
-    if not isinstance(value, dict):
-        raise ValueError("a row is a JSON object, such as {'prompt': ..., 'completion': ...}")
+    value = parse_object(line, "such as {'prompt': ..., 'completion': ...}")
     if "messages" in value:
         return Row(number, tuple(_messages(value["messages"])), plain=False)
     missing = [key for key in ("prompt", "completion") if key not in value]

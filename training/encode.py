@@ -55,8 +55,15 @@ def encode_rows(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, data: DataConfig, path: Path
 ) -> list[Example]:
     """One example per row that fits. Raises `InvalidData` naming every line that cannot be trained on."""
+    return [example for _, example in fitting_rows(rows, tokenizer, data, path)]
+
+
+def fitting_rows(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, data: DataConfig, path: Path
+) -> list[tuple[Row, Example]]:
+    """The rows that fit, each with its example. Raises `InvalidData` as `encode_rows` does."""
     chat = resolve_format(tokenizer, data.format) == "chat"
-    examples: list[Example] = []
+    fitting: list[tuple[Row, Example]] = []
     problems: list[str] = []
     for row in rows:
         try:
@@ -64,14 +71,14 @@ def encode_rows(
             problem = too_long(example, data.max_length)
             if problem and data.too_long == "error":
                 raise ValueError(problem)
-            examples += [] if problem else [example]
+            fitting += [] if problem else [(row, example)]
         except (ValueError, TemplateError) as error:
             problems.append(f"line {row.line}: {error}")
-    if not examples and not problems:
+    if not fitting and not problems:
         problems.append(f"every row is longer than data.max_length = {data.max_length}: raise it")
     if problems:
         raise InvalidData(path, problems)
-    return examples
+    return fitting
 
 
 def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> Example:

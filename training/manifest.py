@@ -17,8 +17,9 @@ from transformers.utils import cached_file
 from adapters.files import STORY_NAME
 from adapters.fingerprint import base_fingerprint, tokenizer_hashes
 from adapters.manifest import Manifest
-from adapters.story import STORY_FORMAT
+from adapters.story import MAX_TEXT, STORY_FORMAT
 from training.data import Row
+from training.preference.config import scorer_told
 
 
 def write_manifest(
@@ -35,6 +36,7 @@ def write_manifest(
     config = story["config"]
     fields = {
         "format": STORY_FORMAT,
+        "task": config["task"],
         "base_model": config["base"],
         **base_fields(config["base"], config["quantization"]),
         "scales": {name: target.scale for name, target in checked.targets.items() if target.rank},
@@ -45,6 +47,8 @@ def write_manifest(
         "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
         "versions": story["versions"],
     }
+    if scorer := scorer_told(config["preference"]):
+        fields["scorer"] = scorer[:MAX_TEXT]
     if held:
         fields["eval_sha256"] = rows_digest(held)
     (folder / STORY_NAME).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from training.artifact import TrainResult, check_servable, write_story
+from training.artifact import Origin, TrainResult, check_servable, write_story
 from training.config import TrainConfig
 from training.configfile import check_config
 from training.data import read_rows
@@ -44,8 +44,8 @@ class _Examples:
     old: list[Example]
 
 
-def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
-    """Trains into `config.output`, which appears only once it is complete.
+def run(config: TrainConfig, report: Report | None = None, origin: Origin | None = None) -> TrainResult:
+    """Trains into `config.output`, which appears only once it is complete; `origin` tells of made rows.
 
     SIGTERM stops it at the end of its step with a checkpoint, from which the same config goes on. Raises
     `InvalidConfig`, `InvalidData`, `InvalidBase`, `Diverged`, `Interrupted` or `UnservableAdapter`.
@@ -64,7 +64,7 @@ def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
         exam = read_exam(config, load_tokenizer(config.base))
         examples = _examples(config, exam)
         with workplace(place, config, world) as checkpoint:
-            result = _train(config, world, examples, exam, place, checkpoint, stop, report)
+            result = _train(config, world, examples, exam, place, checkpoint, stop, report, origin)
             if world.is_first:
                 finish(place, config)
             world.wait()
@@ -80,15 +80,15 @@ def _train(
     checkpoint: Path | None,
     stop: Stop,
     report: Report | None,
+    origin: Origin | None,
 ) -> TrainResult:
     began = time.monotonic()
     pad = int(exam.tokenizer.pad_token_id)
     learner = make_learner(config, examples.train, pad, place, world)
-    job = Job(examples.train, examples.held, pad, _tether(learner, examples.old, pad))
-    trainer = LearnTrainer(learner, job, place, stop, report)
     # A base in shares answers no process alone.
-    examines = world.is_first and not world.is_sharded
-    measured = exam.before(learner.model) if examines else {}
+    asked = exam if world.is_first or world.is_sharded else None
+    job = Job(examples.train, examples.held, pad, _tether(learner, examples.old, pad), asked)
+    trainer = LearnTrainer(learner, job, place, stop, report)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     learner.settle()
     eval_loss = _eval_loss(trainer, bool(examples.held))
@@ -103,9 +103,10 @@ def _train(
         seconds=round(time.monotonic() - began, 3),
         saving=learner.save(place, exam.tokenizer, examples.train),
     )
-    measured |= exam.after(learner.model) if examines else {}
+    measured = trainer.before | (asked.after(trainer.model) if asked else {})
     if world.is_first:
-        write_story(place, config, result)
+        write_story(place, config, result, origin)
+        measured |= origin.figures if origin else {}
         checked = None if learner.method.makes_model else check_servable(place, learner.shapes)
         write_documents(place, config.output.name, checked, exam.held, measured)
     return result

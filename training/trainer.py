@@ -1,4 +1,4 @@
-"""The one place where transformers' Trainer is set up: loss, optimizer, rows, checkpoints, evaluation."""
+"""The one place where transformers' Trainer is set up: loss, optimizer, rows, evaluation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerControl
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
 from training.arguments import training_arguments
 from training.batches import LengthGrouped, collated, features
-from training.callbacks import Checkpointing, Metrics, MovedGuard
+from training.callbacks import Checkpointing, Epochs, Metrics, MovedGuard
 from training.checkpoints import checkpoint_root
-from training.distributed.gather import put, whole
 from training.distributed.share import Rows, blank
 from training.distributed.trainer import SharingTrainer
 from training.encode import Example
+from training.evaluation.exam import Exam
 from training.evaluation.trackers import tracker_callbacks
 from training.fast.head import takes_loss_rows
 from training.files import METRICS_FILE
@@ -34,25 +32,25 @@ from training.methods.unfreeze import Unfreezing
 from training.progress import Report
 from training.stopping import Stop
 
-_WEIGHTS = "weights.safetensors"
-_EXTRA = "extra.pt"
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The rows to train on and those held out, the id to pad with, and what holds the weights, if it does."""
+    """The rows to train on and those held out, the id to pad with, and what holds the weights, if it does.
+
+    `exam` is what this process asks the model, if it does.
+    """
 
     train: list[Example]
     held: list[Example]
     pad: int
     tether: Tether | None = None
+    exam: Exam | None = None
 
 
 class LearnTrainer(SharingTrainer):
     """Trains a learner on a job in `place`, which gets its metrics and checkpoints.
 
-    Evaluates as nats per loss token over the whole held-out set, whatever the batches. A checkpoint holds the
-    weights that learn as they are, whatever PEFT would make of them on saving, so that going on is exact.
+    Losses are nats per loss token; evaluates over the whole held-out set, whatever the batches.
     """
 
     control: TrainerControl
@@ -68,30 +66,26 @@ class LearnTrainer(SharingTrainer):
             eval_dataset=[features(example) for example in job.held] or None,
             data_collator=partial(collated, pad=job.pad, fast=takes_loss_rows(learner.model)),
         )
-        self.learner, self.job, self.place, self.world = learner, job, place, learner.world
-        rows = config.optim.batch_size * self.world.size
+        self.job = job
+        self.keep(learner, place)
+        rows = config.optim.batch_size * learner.world.size
         self._order = LengthGrouped(job.train, rows, config.seed)
-        self._nats = torch.zeros((), device=self.args.device)
         self._pruning = Pruning(learner.model, config.adalora) if learner.method.family == "adalora" else None
+        self._before = _Before(job.exam)
         self.remove_callback(PrinterCallback)
         for callback in self._callbacks(stop, report):
             self.add_callback(callback)
 
-    def mean_loss(self) -> float:
-        """Nats per loss token, mean of all steps: those before the checkpoint that it went on from too."""
-        steps: int = self.state.global_step
-        return float(self.mean_over_processes(self._nats)) / max(steps, 1)
+    @property
+    def before(self) -> dict[str, float]:
+        """What the exam has found before the first step."""
+        return self._before.found
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         metrics = {"eval_loss": self.held_out_loss(self.job.held, self.job.pad)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def training_step(self, *arguments: Any, **options: Any) -> Tensor:
-        loss: Tensor = super().training_step(*arguments, **options)
-        self._nats += loss
-        return loss
 
     def compute_loss(self, *arguments: Any, **options: Any) -> Any:
         loss = super().compute_loss(*arguments, **options)
@@ -113,7 +107,8 @@ class LearnTrainer(SharingTrainer):
 
     def _callbacks(self, stop: Stop, report: Report | None) -> Iterator[TrainerCallback]:
         config = self.learner.config
-        yield _Epochs(self._order)
+        yield Epochs(self._order)
+        yield self._before
         yield Metrics(self.place / METRICS_FILE, report)
         yield from tracker_callbacks(config.evaluation, self.place)
         yield MovedGuard(self.learner)
@@ -125,48 +120,26 @@ class LearnTrainer(SharingTrainer):
         if config.optim.unfreeze_groups and config.optim.unfreeze_every:
             yield Unfreezing(self.learner.weights, config.optim.unfreeze_groups, config.optim.unfreeze_every)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        weights = whole(self.learner.weights)
-        folder = Path(output_dir or self.args.output_dir)
-        # Every process reads its own share of what comes next into it.
-        folder.mkdir(parents=True, exist_ok=True)
-        nats = self.mean_over_processes(self._nats)
-        if not self.args.should_save:
-            return
-        save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / _WEIGHTS)
+    def extra(self) -> dict[str, Any]:
         pruning = self._pruning.state_dict() if self._pruning else None
-        torch.save({"nats": nats, "pruning": pruning}, folder / _EXTRA)
+        return super().extra() | {"pruning": pruning, "before": self._before.found}
 
-    def train(self, resume_from_checkpoint: str | None = None, **options: Any) -> Any:
-        if resume_from_checkpoint is not None:
-            self._load_extra(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint, **options)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self._load_weights(Path(resume_from_checkpoint))
-
-    def _load_extra(self, checkpoint: Path) -> None:
-        # A CPU among CPUs that share has a number, by which nothing can be loaded.
-        device = torch.device(self.args.device.type)
-        extra = torch.load(checkpoint / _EXTRA, map_location=device, weights_only=True)
-        self._nats = extra["nats"]
+    def take_extra(self, extra: dict[str, Any]) -> None:
+        super().take_extra(extra)
+        self._before.found = extra["before"]
         if self._pruning is not None:
             self._pruning.load_state_dict(extra["pruning"])
 
-    def _load_best_model(self) -> None:
-        self._load_weights(Path(self.state.best_model_checkpoint))
 
-    def _load_weights(self, checkpoint: Path) -> None:
-        weights = self.learner.weights
-        for name, weight in load_file(checkpoint / _WEIGHTS).items():
-            put(weights[name], weight)
+class _Before(TrainerCallback):  # type: ignore[misc]
+    """Asks the exam before the first step, of the model as it is laid out for training."""
 
+    def __init__(self, exam: Exam | None) -> None:
+        self._exam = exam
+        self.found: dict[str, float] = {}
 
-class _Epochs(TrainerCallback):  # type: ignore[misc]
-    """Tells the order of the rows which epoch it is, also where a run goes on in the middle of one."""
-
-    def __init__(self, order: LengthGrouped) -> None:
-        self._order = order
-
-    def on_epoch_begin(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
-        self._order.epoch = int(state.epoch or 0)
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, model: Any, **_: Any
+    ) -> None:
+        if self._exam is not None and state.global_step == 0:
+            self.found = self._exam.before(model)

@@ -32,8 +32,22 @@ def check_output(config: TrainConfig) -> None:
     output = config.output
     if output.exists() and not output.is_dir():
         raise InvalidConfig([f"output: {output} is a file; name a folder"])
+    for name, path in _inputs(config).items():
+        if path is not None and path.exists() and path.resolve().is_relative_to(output.resolve()):
+            raise InvalidConfig([f"output: {output} holds {name} of this run: name a folder of its own"])
     if output.is_dir() and any(output.iterdir()) and not config.overwrite:
         raise InvalidConfig([f"output: {output} is not empty; name another folder or set overwrite = true"])
+
+
+def _inputs(config: TrainConfig) -> dict[str, Path | None]:
+    return {
+        "base": Path(config.base),
+        "data.train": config.data.train,
+        "data.eval": config.data.eval,
+        "keep.rows": config.keep.rows,
+        "init_from": config.init_from,
+        "preference.reward_model": config.preference.reward_model,
+    }
 
 
 @contextmanager

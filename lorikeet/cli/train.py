@@ -48,10 +48,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--alias needs --register, the server whose alias it is")
     require("training", "adapters")
     settings = read_settings(args.config)
-    if args.register and settings.task == "reward":
-        raise UsageError(
-            "a reward model scores answers for other tasks and is not served: leave --register out"
-        )
+    if args.register:
+        _require_adapter(settings)
     if args.alias:
         _require_held_out(settings)
     launched = launch(args)
@@ -107,9 +105,29 @@ def _register(folder: Path, args: argparse.Namespace) -> None:
     print_version(stored)
 
 
+def _require_adapter(settings: "TrainConfig") -> None:
+    from training.methods.table import METHODS
+
+    if settings.task == "reward":
+        raise UsageError(
+            "a reward model scores answers for other tasks and is not served: leave --register out"
+        )
+    if METHODS[settings.method].makes_model:
+        raise UsageError(
+            f"method {settings.method} makes a model, and --register uploads adapters: leave it out and "
+            "serve the model by `lorikeet serve --base`, or make an adapter of it by `lorikeet extract`"
+        )
+
+
 def _require_held_out(settings: "TrainConfig") -> None:
-    data = settings.data
-    if not (data.eval or data.eval_fraction):
+    from training.preference.config import IMITATING
+
+    if settings.task not in IMITATING:
+        raise UsageError(
+            f"--alias judges by answers, which rows of task {settings.task} do not have: register without, "
+            "then `lorikeet publish` with --eval"
+        )
+    if not (settings.data.eval or settings.data.eval_fraction):
         raise UsageError("--alias judges on held-out rows: give data.eval or data.eval_fraction")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 from training.config import DataConfig, LoraSection, OptimConfig, TrainConfig
 from training.configfile import check_config, dump_config, option_help, parse_config, read_config
 from training.errors import InvalidConfig
+from training.idle import idle_options
 from training.methods.settle import settled
+from training.methods.table import METHODS
 
 GOOD: dict[str, Any] = {"base": "some/base", "output": "out", "data": {"train": "rows.jsonl"}}
 
@@ -85,6 +88,43 @@ def test_unknown_keys_are_named_with_close_matches() -> None:
             {"method": "pissa", "lora": {"rslora": True, "rank_pattern": {"q_proj": 4}}},
             "cannot be converted back with lora.rslora and a pattern",
         ),
+        ({"method": "full", "lora": {"rank": 8}}, "lora.rank does nothing in method full: leave it out"),
+        ({"method": "freeze_full", "lora": {"alpha": 8}}, "lora.alpha does nothing in method freeze_full"),
+        ({"method": "full", "lora": {"targets": "q_proj"}}, "lora.targets does nothing in method full"),
+        ({"method": "prompt_tuning", "lora": {"rank": 8}}, "lora.rank does nothing in method prompt_tuning"),
+        ({"method": "prefix_tuning", "lora": {"dropout": 0.1}}, "lora.dropout does nothing in method prefix"),
+        (
+            {"method": "p_tuning", "lora": {"layers_to_transform": [0]}},
+            "lora.layers_to_transform does nothing in method p_tuning",
+        ),
+        ({"method": "ia3", "lora": {"rank": 8}}, "lora.rank does nothing in method ia3"),
+        ({"method": "ia3", "lora": {"layers_to_transform": [0]}}, "layers_to_transform does nothing in"),
+        ({"method": "vera", "lora": {"alpha": 8}}, "lora.alpha does nothing in method vera"),
+        ({"quant_storage": "bfloat16"}, "quant_storage is for 4-bit codes: .* quantization = nf4"),
+        ({"optim": {"eval_every": 5}}, "optim.eval_every needs held-out rows"),
+        ({"evaluation": {"max_rows": 5}}, "evaluation.max_rows is for answers"),
+        (
+            {"method": "dora", "evaluation": {"intruders": 5}},
+            "evaluation.intruders are counted in plain LoRA",
+        ),
+        ({"keep": {"fisher_rows": 5}}, "keep.fisher_rows is for ewc"),
+        ({"lora": {"alpha": 0}}, "lora.alpha = 0 scales the adapter to nothing"),
+        ({"lora": {"rank_pattern": {"q_proj": 0}}}, r"lora.rank_pattern\['q_proj'\] must be at least 1"),
+        ({"optim": {"learning_rate": float("inf")}}, "optim.learning_rate must be a finite number"),
+        ({"optim": {"learning_rate": -1.0}}, "optim.learning_rate must be at least 0"),
+        ({"base": "/nowhere/model"}, "base: /nowhere/model is no folder"),
+        ({"data": {"train": "a\0b"}}, "data.train must be a path"),
+        ({"seed": 2**32}, "seed must be at most 4294967295"),
+        ({"threads": 2**40}, "threads must be at most 4096"),
+        ({"lora": {"rank": 5000}}, "lora.rank must be at most 4096"),
+        (
+            {"method": "pissa", "lora": {"rank": 4000}},
+            "saved with twice lora.rank, of which 4096 is the most",
+        ),
+        ({"lora": {"targets": ["all-linear", "q_proj"]}}, "names every linear already"),
+        ({"optim": {"max_steps": 4, "warmup_steps": 4}}, "optim.warmup_steps takes all 4 steps"),
+        ({"method": "prompt_tuning", "prompt": {"text": ""}}, "prompt.text has no words"),
+        ({"base": ""}, "base is missing: name the folder or hub id"),
         ({"last_layers": 1}, "last_layers is for the freeze methods"),
         ({"lora": {"eva_rho": 2.0}}, "lora.eva_rho does nothing without"),
         ({"method": "full", "init_from": "old"}, "name the model's folder as base"),
@@ -100,6 +140,29 @@ def test_unknown_keys_are_named_with_close_matches() -> None:
 def test_mistakes_are_told_apart(table: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidConfig, match=message):
         parse_config(GOOD | table)
+
+
+def test_an_idle_option_that_says_what_holds_anyway_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = {"method": "full", "lora": {"rank": 16, "layers_to_transform": [0]}, "quant_storage": "auto"}
+    config = parse_config(GOOD | said)
+    assert caplog.messages == [
+        "lora.rank does nothing in method full: leave it out",
+        "quant_storage is for 4-bit codes: leave it out, or set quantization = nf4",
+    ]
+    caplog.clear()
+    (tmp_path / "run.toml").write_text(dump_config(config))
+    assert "rank" not in dump_config(config)
+    assert read_config(tmp_path / "run.toml").lora == config.lora
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_what_it_reads_told(method: str) -> None:
+    config = parse_config(GOOD | {"method": method})
+    assert parse_config(tomllib.loads(dump_config(config))) == config
+    assert set(idle_options(config)) <= set(option_help())
 
 
 def test_a_method_fills_in_what_it_stands_for_and_nothing_that_was_said() -> None:
@@ -122,9 +185,16 @@ def test_required_fields_are_all_named_at_once() -> None:
 def test_no_file_and_no_toml(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="cannot be read"):
         read_config(tmp_path / "none.toml")
-    (tmp_path / "bad.toml").write_text("base = ")
-    with pytest.raises(InvalidConfig, match="is not TOML"):
-        read_config(tmp_path / "bad.toml")
+    for text in (b"base = ", 'base = "\xe9"'.encode("latin-1")):
+        (tmp_path / "bad.toml").write_bytes(text)
+        with pytest.raises(InvalidConfig, match="is not TOML"):
+            read_config(tmp_path / "bad.toml")
+
+
+def test_a_mark_before_the_first_letter_is_no_mistake(tmp_path: Path) -> None:
+    text = 'base = "b"\noutput = "o"\n[data]\ntrain = "t"\n'
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8-sig")
+    assert read_config(tmp_path / "run.toml").base == "b"
 
 
 def test_a_dumped_config_reads_back(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "he
         ({"prompt": "a", "completion": "  "}, "line 2: completion must be text that is not empty"),
         ({"prompt": "", "completion": "b"}, "line 2: prompt must be text"),
         ({"prompt": 3, "completion": "b"}, "line 2: prompt must be text"),
+        (r'{"prompt": "\ud800", "completion": "b"}', "line 2: it has half of a letter"),
+        ('{"prompt": ' + "[" * 100000, "line 2: its brackets are nested too deep"),
+        ('{"prompt": ' + "9" * 5000 + "}", "line 2: .*digits"),
         ({"messages": []}, "line 2: messages must be a list"),
         ({"messages": "hi"}, "line 2: messages must be a list"),
         ({"messages": [{"role": "user"}]}, r"line 2: messages\[0\] needs a role and a content"),
@@ -54,6 +57,11 @@ def test_a_file_that_is_no_text_or_has_no_rows(tmp_path: Path) -> None:
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9"}')
     with pytest.raises(InvalidData, match="not UTF-8"):
         read_rows(tmp_path / "latin.jsonl")
+
+
+def test_a_mark_before_the_first_row_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "marked.jsonl").write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert len(read_rows(tmp_path / "marked.jsonl")) == 1
 
 
 def test_both_kinds_of_row(write_jsonl: Callable[..., Path]) -> None:

@@ -179,6 +179,17 @@ def test_an_output_folder_is_replaced_only_when_asked(config: TrainConfig) -> No
         run(replace(config, output=config.data.train))
 
 
+def test_an_output_that_holds_what_the_run_reads_is_never_replaced(config: TrainConfig) -> None:
+    for output, held in (
+        (config.data.train.parent, "data.train"),
+        (Path(config.base), "base"),
+        (Path(config.base).parent, "base"),
+    ):
+        with pytest.raises(InvalidConfig, match=f"holds {held} of this run: name a folder of its own"):
+            run(replace(config, output=output, overwrite=True))
+    assert config.data.train.is_file() and (Path(config.base) / "config.json").is_file()
+
+
 def test_one_row_cannot_be_split(held_out: TrainConfig) -> None:
     held_out.data.train.write_text('{"prompt": "a", "completion": "b"}\n')
     with pytest.raises(InvalidData, match="one row cannot be split"):

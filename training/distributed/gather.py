@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.distributed.world import ZERO3, World
@@ -26,7 +27,7 @@ def adapter_state(model: Any) -> dict[str, Tensor]:
 
     Raises `UnservableAdapter` for one without entries, as a share never gathered is.
     """
-    with _gathered(model.parameters()):
+    with _gathered(weight for weight in model.parameters() if weight.requires_grad):
         state = model.state_dict()
         kept = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
         saved = {id(tensor) for tensor in kept.values()}
@@ -44,6 +45,28 @@ def put(weight: Tensor, value: Tensor) -> None:
     weight.copy_(value)
 
 
+@contextmanager
+def opened(model: nn.Module, name: str) -> Iterator[Any]:
+    """The module `name` of `model`, its weights whole for as long; every process must ask."""
+    owner = _owner(model, name)
+    module = model.get_submodule(name)
+    with _gathered(module.parameters()):
+        if owner is not None:
+            owner.unshard()
+        try:
+            yield module
+        finally:
+            if owner is not None:
+                owner.reshard()
+
+
+def _owner(model: nn.Module, name: str) -> FSDPModule | None:
+    """The innermost of FSDP's units around a module, which shares out its weights."""
+    path = name.split(".")
+    around = [model, *(model.get_submodule(".".join(path[:end])) for end in range(1, len(path) + 1))]
+    return next((unit for unit in reversed(around) if isinstance(unit, FSDPModule)), None)
+
+
 def num_entries(weight: Tensor) -> int:
     """Of all shares of a parameter."""
     return int(getattr(weight, "ds_numel", weight.numel()))
@@ -56,7 +79,7 @@ def _whole(tensor: Tensor) -> Tensor:
 @contextmanager
 def _gathered(weights: Iterable[Tensor]) -> Iterator[None]:
     """DeepSpeed's parameters are empty outside of this."""
-    shares = [weight for weight in weights if weight.requires_grad and hasattr(weight, "ds_id")]
+    shares = [weight for weight in weights if hasattr(weight, "ds_id")]
     if not shares:
         yield
         return

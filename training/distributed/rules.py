@@ -40,6 +40,8 @@ def check_together(config: TrainConfig, world: World) -> None:
         problems.append(
             f"optim.optimizer = {config.optim.optimizer!r} cannot page what is shared out: use 'adamw'"
         )
+    if world.is_sharded and config.keep.ewc:
+        problems.append("keep.ewc holds whole weights where they are, and here they are in shares: use DDP")
     if config.fast == "on" and not can_go_fast(config, world):
         problems.append(
             "fast = 'on' is for LoRA without dropout or dora, over none or nf4,"

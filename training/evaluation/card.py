@@ -9,6 +9,7 @@ from typing import Any
 from training.evaluation.curves import PICTURE
 from training.methods.method import PROMPTS
 from training.methods.table import METHODS
+from training.preference.config import scorer_told
 
 # Figures in the order and the words of the card.
 _WORDS = {
@@ -21,11 +22,13 @@ _WORDS = {
     "general_loss_before": "loss on general rows before training",
     "general_loss": "loss on general rows",
     "intruders": "intruder dimensions",
+    "sampled_score": "score of the sampled answers",
+    "picked_score": "score of the answers that were imitated",
 }
-
 
 _UNITS = {
     "sft": "Losses are in nats per token of the answers.",
+    "best_of_n": "Losses are in nats per token of the answers that were picked.",
     "reward": "Losses are the task's own. It scores answers and is not served.",
 }
 _OTHER_UNIT = "Losses are the task's own."
@@ -71,9 +74,12 @@ run; `lorikeet_manifest.json` is what a server checks.
 def _ingredients(story: Mapping[str, Any]) -> dict[str, str]:
     config, made = story["config"], story["metrics"]
     optim = config["optim"]
+    # A bar would end the cell.
+    scorer = scorer_told(config["preference"]).replace("|", "\\|")
     digests = {f"sha256 of {name} rows": f"`{digest}`" for name, digest in story["data_sha256"].items()}
     return {
         "task": config["task"],
+        **({"scorer": f"`{scorer}`"} if scorer else {}),
         "method": config["method"],
         **_shape(config),
         "base in training": config["quantization"],

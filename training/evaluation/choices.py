@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -45,9 +46,10 @@ def choose(
     batch_size: int = 32,
 ) -> list[str]:
     """The likeliest of `labels` for each row."""
-    # A label counts with the token that ends it, so that one which begins like another is told from it.
+    # A label counts with the token that ends it, so that one which begins like another is told from it. None
+    # is cut or left out for its length: the row fits, and its labels differ by a few tokens.
     asked = [_with_answer(row, label) for row in rows for label in labels]
-    examples = encode_rows(asked, tokenizer, replace(data, too_long="error"), data.eval or data.train)
+    examples = encode_rows(asked, tokenizer, replace(data, max_length=sys.maxsize), data.eval or data.train)
     costs = torch.tensor(answer_losses(model, examples, int(tokenizer.pad_token_id), batch_size))
     return [labels[index] for index in costs.view(len(rows), len(labels)).argmin(dim=1).tolist()]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from training.config import DataConfig, TrainConfig
 from training.data import Row, read_rows, split_rows
-from training.encode import Example, encode_rows
+from training.encode import Example, encode_rows, fitting_rows
 from training.errors import InvalidData
 from training.evaluate import answer, held_out_loss
 from training.evaluation.choices import choose, find_labels
@@ -26,12 +26,18 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """The held-out rows, the answers to choose from where there is a choice, and the general rows."""
+    """The held-out rows, the answers to choose from where there is a choice, and the general rows.
+
+    `held` are all that were held out, `asked` those of them that are not too long.
+
+    Every process that has a share of the model must ask the same, and finds the same.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     data: DataConfig
     settings: EvaluationConfig
     held: Sequence[Row]
+    asked: Sequence[Row]
     labels: tuple[str, ...]
     held_examples: list[Example]
     general_examples: list[Example]
@@ -54,7 +60,7 @@ class Exam:
 
     def marks(self, model: Model) -> Score:
         """Of the model's answers to the first `max_rows` held-out rows, as the settings ask them."""
-        rows = self.held[: self.settings.max_rows]
+        rows = self.asked[: self.settings.max_rows]
         if self.settings.answers == "labels":
             said = choose(model, self.tokenizer, rows, self.labels, self.data)
         else:
@@ -69,13 +75,15 @@ def read_exam(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Exam:
     """Reads the rows that `config` holds out. Raises `InvalidConfig` or `InvalidData`."""
     data, settings = config.data, config.evaluation
     train, held = split_data(config)
+    fitting = fitting_rows(held, tokenizer, data, data.eval or data.train) if held else []
     return Exam(
         tokenizer=tokenizer,
         data=data,
         settings=settings,
         held=held,
+        asked=[row for row, _ in fitting],
         labels=find_labels(settings.labels, train) if settings.answers == "labels" else (),
-        held_examples=encode_rows(held, tokenizer, data, data.eval or data.train) if held else [],
+        held_examples=[example for _, example in fitting],
         general_examples=_general(settings.general, tokenizer, data) if settings.general else [],
     )
 

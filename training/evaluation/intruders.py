@@ -15,13 +15,20 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
+from training.distributed.gather import opened
+
 EPSILON = 0.5
 # Inits that move part of the base into the adapter: what the live model calls its base is not the base.
 _MOVING_INITS = ("pissa", "olora", "corda", "lora_ga")
+# What PEFT puts before a base's own names.
+_PREFIX = "base_model.model."
 
 
 def count_intruders(model: Any, top: int) -> dict[str, int]:
-    """Linear -> intruders among its `top` first directions; {} for models that are no plain LoRA."""
+    """Linear -> intruders among its `top` first directions; {} for models that are no plain LoRA.
+
+    Every process that has a share of the model must ask.
+    """
     if not isinstance(model, PeftModel):
         return {}
     config = model.active_peft_config
@@ -43,11 +50,14 @@ def intruders(before: Tensor, after: Tensor, top: int) -> int:
 @torch.no_grad()
 def _updates(model: PeftModel) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name, W and sBA of every adapted linear, in float32."""
-    for name, module in model.get_base_model().named_modules():
-        if isinstance(module, LoraLayer) and module.lora_B:
-            layer: Any = module
+    adapted = [
+        name for name, module in model.named_modules() if isinstance(module, LoraLayer) and module.lora_B
+    ]
+    for name in adapted:
+        with opened(model, name) as layer:
             delta: Tensor = layer.get_delta_weight(model.active_adapter).float()
-            yield name, _weight(layer.get_base_layer(), delta), delta
+            weight = _weight(layer.get_base_layer(), delta)
+        yield name.removeprefix(_PREFIX), weight, delta
 
 
 def _weight(linear: Any, like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from peft import PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.config import AdaLoraSection
+from training.errors import InvalidConfig
 
 
 class Pruning(TrainerCallback):  # type: ignore[misc]
@@ -25,6 +26,10 @@ class Pruning(TrainerCallback):  # type: ignore[misc]
         settings.total_step = state.max_steps
         settings.tinit = int(self._course.warmup * state.max_steps)
         settings.tfinal = int(self._course.final * state.max_steps)
+        if state.max_steps - settings.tfinal < 2:
+            raise InvalidConfig(
+                [f"method adalora prunes between steps, and {state.max_steps} are too few: train for more"]
+            )
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

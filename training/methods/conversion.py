@@ -21,7 +21,6 @@ from training.errors import UnservableAdapter
 from training.evaluate import padded
 from training.model import load_adapted, resolve_dtype
 
-CONVERTED = ("pissa", "olora")
 _START = "start"
 _NUM_ROWS = 8
 # Relative error of the logits: rounding in the number format of the base, and room above it.

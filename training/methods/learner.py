@@ -26,10 +26,10 @@ from training.distributed.world import ALONE, World
 from training.encode import Example
 from training.fast.install import goes_fast, make_fast
 from training.methods.adalora import note_pruned
-from training.methods.conversion import CONVERTED, check_conversion, save_converted, write_start
+from training.methods.conversion import check_conversion, save_converted, write_start
 from training.methods.guards import Prints, check_moved, fingerprints, trainables
 from training.methods.inits import start_from_data, start_from_rounding
-from training.methods.method import Method
+from training.methods.method import CONVERTED, Method
 from training.methods.table import METHODS
 from training.methods.whole import as_stored, open_weights, write_model
 from training.model import Model, adapt, load_base, resolve_dtype

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Family = Literal["lora", "adalora", "vera", "ia3", "prompt_tuning", "prefix_tuning", "p_tuning", "full"]
+# Starts taken out of the base's weights, so that saving converts what was trained.
+CONVERTED = ("pissa", "olora")
 PROMPTS = ("prompt_tuning", "prefix_tuning", "p_tuning")
 
 

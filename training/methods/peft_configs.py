@@ -19,8 +19,15 @@ from peft import (
 )
 
 from training.config import LoraSection, TrainConfig
+from training.errors import InvalidConfig
+from training.methods.method import CONVERTED, PROMPTS
 from training.methods.table import METHODS
-from training.methods.targets import chosen_layers, resolve_targets
+from training.methods.targets import (
+    check_directions,
+    check_patterns,
+    chosen_layers,
+    resolve_targets,
+)
 
 _CAUSAL = "CAUSAL_LM"
 # The one linear of a layer whose input IA3 scales instead of its output, by the name all families give it.
@@ -31,12 +38,19 @@ _OWN_STARTS = ("pissa", "olora", "eva")
 
 def peft_config(model: Any, config: TrainConfig) -> PeftConfig:
     """What PEFT is told to lay over `model`. Raises `InvalidConfig` for targets or layers the base lacks."""
-    return FAMILIES[METHODS[config.method].family](model, config)
+    family = METHODS[config.method].family
+    positions = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0))
+    if family in PROMPTS and 0 < positions <= config.prompt.tokens:
+        raise InvalidConfig([f"prompt.tokens: the base has {positions} positions in all, lower it"])
+    return FAMILIES[family](model, config)
 
 
 def lora_config(model: Any, lora: LoraSection, layers: tuple[int, ...] | None = None) -> LoraConfig:
     """PEFT's config with its targets written out: left to itself, PEFT picks q_proj and v_proj only."""
     layers = layers or lora.layers_to_transform
+    check_patterns(model, lora)
+    if lora.init in (*CONVERTED, "loftq"):
+        check_directions(model, lora)
     return LoraConfig(
         task_type=_CAUSAL,
         r=lora.rank,

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from training.config import ALL_LINEAR, MAX_RANK
 from training.errors import InvalidConfig
-from training.methods.method import PROMPTS, Method
+from training.methods.method import CONVERTED, PROMPTS, Method
 from training.methods.table import METHODS
+from training.option import is_default, value_of, with_value
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
-
-
-# Settings that some families read -> which; set for another, they would be ignored without a word.
-_READ_BY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("lora.rslora", "lora.dora", "lora.init"), ("lora",)),
-    **dict.fromkeys(("lora.rank_pattern", "lora.alpha_pattern"), ("lora",)),
-    **dict.fromkeys(
-        ("adalora.start_rank", "adalora.warmup", "adalora.final", "adalora.prune_every"), ("adalora",)
-    ),
-    "prompt.tokens": PROMPTS,
-    "prompt.text": ("prompt_tuning",),
-    "prompt.hidden": ("p_tuning",),
-}
 
 
 def settled(config: TrainConfig) -> TrainConfig:
@@ -39,8 +27,8 @@ def settled(config: TrainConfig) -> TrainConfig:
     if problems:
         raise InvalidConfig(problems)
     for name, value in {**method.suggested, **method.fixed}.items():
-        if _is_default(config, name):
-            config = _with(config, name, value)
+        if is_default(config, name):
+            config = with_value(config, name, value)
     return config
 
 
@@ -48,8 +36,8 @@ def method_problems(config: TrainConfig) -> Iterator[str]:
     """What a settled config asks for that its method cannot do."""
     method = METHODS.get(config.method)
     if method is not None:
-        yield from _idle_problems(config, method)
-        yield from _lora_problems(config, method)
+        yield from _shape_problems(config, method)
+        yield from _init_problems(config)
         yield from _optim_problems(config, method)
         yield from _keep_problems(config, method)
         yield from _start_problems(config, method)
@@ -57,38 +45,42 @@ def method_problems(config: TrainConfig) -> Iterator[str]:
 
 def _contradictions(config: TrainConfig, method: Method) -> Iterator[str]:
     for name, value in method.fixed.items():
-        if not _is_default(config, name) and _value(config, name) != value:
+        if not is_default(config, name) and value_of(config, name) != value:
             yield (
-                f"{name} = {_value(config, name)!r} contradicts method {config.method}, which stands for "
+                f"{name} = {value_of(config, name)!r} contradicts method {config.method}, which stands for "
                 f"{value!r}: leave one of them out"
             )
 
 
-def _idle_problems(config: TrainConfig, method: Method) -> Iterator[str]:
-    for name, families in _READ_BY.items():
-        if method.family not in families and not _is_default(config, name):
-            yield f"{name} does nothing in method {config.method}: leave it out"
-    if not method.last_layers_only and not _is_default(config, "last_layers"):
-        yield f"last_layers is for the freeze methods: method {config.method} trains all layers"
-    if config.lora.init != "eva" and not _is_default(config, "lora.eva_rho"):
-        yield "lora.eva_rho does nothing without lora.init = eva: leave it out"
-
-
-def _lora_problems(config: TrainConfig, method: Method) -> Iterator[str]:
+def _shape_problems(config: TrainConfig, method: Method) -> Iterator[str]:
     lora = config.lora
-    if lora.init in ("pissa", "olora") and config.quantization != "none":
+    if ALL_LINEAR in lora.targets and len(lora.targets) > 1:
+        yield f"lora.targets: {ALL_LINEAR} names every linear already: leave the others out"
+    if not lora.alpha:
+        yield "lora.alpha = 0 scales the adapter to nothing: give more, such as twice the rank"
+    if config.prompt.text == "":
+        yield "prompt.text has no words to start from: leave it out"
+    if method.last_layers_only and lora.layers_to_transform is not None:
+        yield f"lora.layers_to_transform and method {config.method} both choose layers: keep one"
+
+
+def _init_problems(config: TrainConfig) -> Iterator[str]:
+    lora = config.lora
+    if lora.init == "loftq" and config.quantization != "nf4":
+        yield "lora.init = loftq starts from what nf4 loses: set quantization = nf4"
+    if lora.init not in CONVERTED:
+        return
+    if config.quantization != "none":
         yield (
             f"lora.init = {lora.init} takes its start out of the base, which {config.quantization} would "
             "round anew: use loftq, or quantization = none"
         )
-    if lora.init in ("pissa", "olora") and lora.dora:
+    if lora.dora:
         yield f"lora.init = {lora.init} cannot be converted back under DoRA: keep one of the two"
-    if lora.init in ("pissa", "olora") and lora.rslora and (lora.rank_pattern or lora.alpha_pattern):
+    if lora.rslora and (lora.rank_pattern or lora.alpha_pattern):
         yield f"lora.init = {lora.init} cannot be converted back with lora.rslora and a pattern: keep one"
-    if lora.init == "loftq" and config.quantization != "nf4":
-        yield "lora.init = loftq starts from what nf4 loses: set quantization = nf4"
-    if method.last_layers_only and lora.layers_to_transform is not None:
-        yield f"lora.layers_to_transform and method {config.method} both choose layers: keep one"
+    if 2 * lora.rank > MAX_RANK:
+        yield f"lora.init = {lora.init} is saved with twice lora.rank, of which {MAX_RANK} is the most"
 
 
 def _optim_problems(config: TrainConfig, method: Method) -> Iterator[str]:
@@ -132,23 +124,3 @@ def _start_problems(config: TrainConfig, method: Method) -> Iterator[str]:
         yield "init_from: AdaLoRA has pruned its ranks for good and cannot begin again: use another method"
     if config.lora.init != "default":
         yield f"init_from and lora.init = {config.lora.init} are two starts: keep one"
-
-
-def _is_default(config: TrainConfig, name: str) -> bool:
-    section, _, key = name.rpartition(".")
-    kind = type(getattr(config, section)) if section else type(config)
-    default = next(item.default for item in fields(kind) if item.name == key)
-    return bool(_value(config, name) == default)
-
-
-def _value(config: TrainConfig, name: str) -> Any:
-    section, _, key = name.rpartition(".")
-    return getattr(getattr(config, section) if section else config, key)
-
-
-def _with(config: TrainConfig, name: str, value: Any) -> TrainConfig:
-    section, _, key = name.rpartition(".")
-    if not section:
-        return replace(config, **{key: value})
-    changed: Any = replace(getattr(config, section), **{key: value})
-    return replace(config, **{section: changed})

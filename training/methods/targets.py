@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from training.config import ALL_LINEAR, TrainConfig
+from training.config import ALL_LINEAR, LoraSection, TrainConfig
 from training.errors import InvalidConfig
 from training.methods.table import METHODS
 
@@ -28,6 +28,37 @@ def resolve_targets(model: Any, targets: tuple[str, ...]) -> tuple[str, ...]:
             ]
         )
     return tuple(sorted(targets))
+
+
+def check_patterns(model: Any, lora: LoraSection) -> None:
+    """Raises `InvalidConfig` for a pattern that is none or that no adapted linear's name ends in."""
+    targets = resolve_targets(model, lora.targets)
+    names = [name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in targets]
+    problems = []
+    for option in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(lora, option) or {}:
+            try:
+                # As PEFT reads it.
+                found = re.compile(rf"(.*\.)?({pattern})$")
+            except re.error as error:
+                problems.append(f"lora.{option}: {pattern!r} is no regular expression: {error}")
+                continue
+            if not any(map(found.match, names)):
+                problems.append(f"lora.{option}: no adapted linear has a name that ends in {pattern!r}")
+    if problems:
+        raise InvalidConfig(problems)
+
+
+def check_directions(model: Any, lora: LoraSection) -> None:
+    """Raises `InvalidConfig` for more rank than a linear has directions to start from."""
+    targets = resolve_targets(model, lora.targets)
+    for name, module in model.named_modules():
+        last = name.rsplit(".", 1)[-1]
+        if last in targets and isinstance(module, nn.Linear):
+            most = min(module.in_features, module.out_features)
+            if lora.rank > most:
+                what = f"lora.init = {lora.init} starts from directions, of which {last} has {most}"
+                raise InvalidConfig([f"{what}: lower lora.rank"])
 
 
 def chosen_layers(model: Any, config: TrainConfig) -> tuple[int, ...] | None:

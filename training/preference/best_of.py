@@ -15,12 +15,11 @@ import torch
 from transformers import set_seed
 
 from training import train
-from training.artifact import TrainResult
+from training.artifact import Origin, TrainResult
 from training.config import TrainConfig
 from training.configfile import check_config
 from training.distributed.world import ALONE, join
 from training.errors import InvalidConfig, InvalidData
-from training.files import METRICS_FILE
 from training.methods.settle import settled
 from training.model import load_adapted, load_base, load_tokenizer
 from training.preference.config import SFT, PreferenceSection
@@ -59,9 +58,8 @@ def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
         found = _picked(config, script, report)
     path.write_text("".join(_line(best, script) for best in found), encoding="utf-8")
     data = replace(config.data, train=path)
-    result = train.run(replace(config, task=SFT, preference=PreferenceSection(), data=data), report)
-    _tell(result, found)
-    return result
+    imitation = replace(config, task=SFT, preference=PreferenceSection(), data=data)
+    return train.run(imitation, report, _origin(config, found))
 
 
 def _picked(config: TrainConfig, script: Script, report: Report | None) -> list[Best]:
@@ -115,13 +113,10 @@ def _line(best: Best, script: Script) -> str:
     return json.dumps(row | {"score": best.score}) + "\n"
 
 
-def _tell(result: TrainResult, found: Sequence[Best]) -> None:
-    """Adds to the run's metrics what the picking was worth."""
-    line = {
-        "step": result.num_steps,
-        "seconds": result.seconds,
+def _origin(config: TrainConfig, found: Sequence[Best]) -> Origin:
+    """With what the picking was worth."""
+    figures = {
         "sampled_score": fmean(best.mean for best in found),
         "picked_score": fmean(best.score for best in found),
     }
-    with (result.output / METRICS_FILE).open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(line) + "\n")
+    return Origin(config.task, config.preference, config.data.train, figures)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from training.option import option
 
@@ -32,12 +34,20 @@ TASKS: dict[str, Task] = {
     "rloo": Task("earns more than the others", ("prompt",), "RLOOTrainer", 1e-5, samples=True),
     "best_of_n": Task("imitates its best answers", ("prompt",), "none", samples=True),
 }
+# Whose rows, and those held out, have answers to be imitated.
+IMITATING = (SFT, "best_of_n")
 REFUSED_TASKS: dict[str, str] = {
     "ppo": (
         "PPO has left TRL, and its critic costs a second model; use grpo or rloo with the same scorer, "
         "or dpo on pairs"
     ),
 }
+
+
+def scorer_told(preference: Mapping[str, Any]) -> str:
+    """What scored answers, of a section as stories keep it, on one line; empty where nothing did."""
+    name = str(preference["scorer"] or preference["reward_model"] or "")
+    return name if name.isprintable() else repr(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from training.config import DataConfig
-from training.data import ROLES, Message, read_lines
+from training.data import ROLES, Message, parse_object, read_lines
 from training.errors import InvalidData
 
 
@@ -80,12 +80,7 @@ def split_records(records: Sequence[Record], fraction: float, seed: int) -> tupl
 
 
 def _record(number: int, line: str, keys: Sequence[str]) -> Record:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"a row is a JSON object with {', '.join(keys)}")
+    value = parse_object(line, f"with {', '.join(keys)}")
     missing = [key for key in keys if key not in value]
     if missing:
         raise ValueError(f"{' and '.join(missing)} missing: a row of this task has {', '.join(keys)}")

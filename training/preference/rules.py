@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from training.methods.table import METHODS
-from training.preference.config import SFT, TASKS, PreferenceSection
+from training.preference.config import TASKS
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
 
-# Settings of sft that TRL's trainers are not given; set, they would be ignored without a word.
-_SFT_ONLY = {
-    "": ("checkpoint_every",),
-    "optim": ("lora_plus_ratio", "unfreeze_groups", "unfreeze_every", "patience"),
-    "keep": ("rows", "replay", "ewc"),
-    "evaluation": ("answers", "general", "intruders"),
-}
-
 
 def task_problems(config: TrainConfig) -> Iterator[str]:
     """One sentence each. A task that is none has been found before."""
-    if config.task == SFT:
-        if config.preference != PreferenceSection():
-            yield "the section [preference] does nothing in task sft: leave it out, or name another task"
-    elif config.task in TASKS:
+    if config.task in TASKS:
         yield from _scorer_problems(config)
         if config.task != "best_of_n":
             yield from _method_problems(config)
-            yield from _idle_problems(config)
             yield from _batch_problems(config)
 
 
@@ -39,8 +26,6 @@ def _scorer_problems(config: TrainConfig) -> Iterator[str]:
     given = [name for name in ("scorer", "reward_model") if getattr(wanted, name) is not None]
     if TASKS[config.task].samples and len(given) != 1:
         yield f"task {config.task} scores what it samples: give preference.scorer or preference.reward_model"
-    if not TASKS[config.task].samples and given:
-        yield f"preference.{given[0]} does nothing in task {config.task}, whose rows say what is better"
 
 
 def _method_problems(config: TrainConfig) -> Iterator[str]:
@@ -53,15 +38,6 @@ def _method_problems(config: TrainConfig) -> Iterator[str]:
         yield "task reward learns a head beside the adapter: set quantization = none"
     if config.fast == "on":
         yield f'fast = "on" is for task sft: task {config.task} is computed by TRL'
-
-
-def _idle_problems(config: TrainConfig) -> Iterator[str]:
-    for section, names in _SFT_ONLY.items():
-        part: Any = getattr(config, section) if section else config
-        usual = {item.name: item.default for item in fields(part)}
-        for name in names:
-            if getattr(part, name) != usual[name]:
-                yield f"{section}{'.' if section else ''}{name} is for task sft: leave it out"
 
 
 def _batch_problems(config: TrainConfig) -> Iterator[str]:

@@ -10,7 +10,7 @@ from training.artifact import TrainResult, check_servable, write_story
 from training.config import TrainConfig
 from training.configfile import check_config
 from training.distributed.world import ALONE, join
-from training.errors import InvalidConfig
+from training.errors import InvalidConfig, InvalidData
 from training.evaluation.documents import write_documents
 from training.methods.learner import Learner, make_learner
 from training.methods.lineage import inherited
@@ -23,13 +23,16 @@ from training.preference.scoring import make_scorer
 from training.preference.trainers import drop_reference, make_trainer
 from training.progress import Report
 from training.quiet import quiet
+from training.stopping import Stop, stopped_by_sigterm
 from training.workplace import check_output, finish, threads, workplace, workplace_of
 
 
 def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
     """Trains into `config.output`, which appears only once it is complete.
 
-    Raises `InvalidConfig`, `InvalidData`, `InvalidBase`, `InvalidScore`, `Diverged` or `UnservableAdapter`.
+    SIGTERM stops it at the end of its step with a checkpoint, from which the same config goes on. Raises
+    `InvalidConfig`, `InvalidData`, `InvalidBase`, `InvalidScore`, `Diverged`, `Interrupted` or
+    `UnservableAdapter`.
     """
     config = settled(config)
     check_config(config)
@@ -38,8 +41,14 @@ def run(config: TrainConfig, report: Report | None = None) -> TrainResult:
         raise InvalidConfig([f"task {config.task} trains in one process: leave --processes out"])
     check_output(config)
     place = workplace_of(config)
-    with quiet(), no_bars(), threads(config.threads), workplace(place, config, ALONE):
-        result = _learn(config, place, report)
+    with (
+        quiet(),
+        no_bars(),
+        threads(config.threads),
+        stopped_by_sigterm() as stop,
+        workplace(place, config, ALONE) as checkpoint,
+    ):
+        result = _learn(config, place, checkpoint, stop, report)
         finish(place, config)
     return result
 
@@ -50,21 +59,24 @@ def _prepared(config: TrainConfig) -> TrainConfig:
     return replace(config, fast="off", optim=replace(config.optim, learning_rate=rate))
 
 
-def _learn(config: TrainConfig, place: Path, report: Report | None) -> TrainResult:
+def _learn(
+    config: TrainConfig, place: Path, checkpoint: Path | None, stop: Stop, report: Report | None
+) -> TrainResult:
     began = time.monotonic()
     script = Script(load_tokenizer(config.base), config.data.format)
     sides = read_sides(config, script)
+    _check_steps(config, len(sides[0]))
     scorer = make_scorer(config, [*sides[0], *sides[1]]) if TASKS[config.task].samples else None
     learner = _learner(config, int(script.tokenizer.pad_token_id), place)
-    trainer = make_trainer(learner, script, sides, scorer, place, report)
-    loss = float(trainer.train().training_loss)
+    trainer = make_trainer(learner, script, sides, scorer, place, stop, report)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     eval_loss = float(trainer.evaluate()["eval_loss"]) if sides[1] else None
     drop_reference(learner)
     learner.settle()
     result = TrainResult(
         output=config.output,
         num_steps=trainer.state.global_step,
-        train_loss=loss,
+        train_loss=trainer.mean_loss(),
         eval_loss=eval_loss,
         num_train_rows=len(sides[0]),
         num_eval_rows=len(sides[1]),
@@ -74,6 +86,16 @@ def _learn(config: TrainConfig, place: Path, report: Report | None) -> TrainResu
     )
     _write(learner, place, result)
     return result
+
+
+def _check_steps(config: TrainConfig, num_rows: int) -> None:
+    """Raises `InvalidData` where the prompts do not fill one step: TRL would take none."""
+    if TASKS[config.task].samples:
+        answers = config.optim.batch_size * config.optim.accumulation
+        wanted = answers // config.preference.num_generations
+        if num_rows < wanted:
+            what = f"a step answers {wanted} prompts, and there are {num_rows} to train on"
+            raise InvalidData(config.data.train, [f"{what}: add rows, or lower optim.batch_size"])
 
 
 def _learner(config: TrainConfig, pad: int, place: Path) -> Learner:

@@ -33,7 +33,11 @@ class EachByRule:
         return [self._score(record, answer) for record, answer in zip(records, answers, strict=True)]
 
     def _score(self, record: Record, answer: str) -> float:
-        score = self.rule(record, answer)
+        try:
+            score = self.rule(record, answer)
+        except Exception as error:
+            what = f"raised {type(error).__name__}: {error}"
+            raise InvalidScore(f"preference.scorer {self.name} {what}; the row was {record.value}") from error
         if not isinstance(score, int | float) or not math.isfinite(score):
             raise InvalidScore(f"preference.scorer {self.name} returned {score!r}: return a finite number")
         return float(score)
@@ -83,8 +87,9 @@ def _length(characters: str) -> Rule:
 def _function(module: str, name: str) -> Rule:
     try:
         function: Any = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InvalidConfig([f"preference.scorer {module}:{name} cannot be imported: {error}"]) from error
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise InvalidConfig([f"preference.scorer {module}:{name} cannot be imported: {what}"]) from error
     if not callable(function):
         raise InvalidConfig([f"preference.scorer {module}:{name} is no function"])
     return lambda record, answer: function(

@@ -16,7 +16,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
 from training.arguments import training_arguments
-from training.callbacks import Metrics, MovedGuard
+from training.callbacks import Checkpointing, Metrics, MovedGuard
 from training.checkpoints import checkpoint_root
 from training.config import TrainConfig
 from training.distributed.world import ALONE
@@ -25,9 +25,11 @@ from training.files import METRICS_FILE
 from training.methods.learner import Learner
 from training.preference.config import TASKS
 from training.preference.dataset import ROW, Script, as_dataset
+from training.preference.keeping import keeping
 from training.preference.rows import Record
 from training.preference.scorers import Scorer
 from training.progress import Report
+from training.stopping import Stop
 
 _REFERENCE = "ref"
 
@@ -38,24 +40,26 @@ def make_trainer(
     sides: tuple[list[Record], list[Record]],
     scorer: Scorer | None,
     place: Path,
+    stop: Stop,
     report: Report | None,
 ) -> Any:
-    """A trainer whose metrics go to `place`; `sides` are rows to train on and rows held out."""
+    """A trainer whose metrics and checkpoints go to `place`; `sides` are rows to train on and held out."""
     config, task = learner.config, TASKS[learner.config.task]
     train, held = (as_dataset(records, script, task.rows) if records else None for records in sides)
     started = {name: weight.data for name, weight in learner.weights.items()}
-    trainer = getattr(trl, task.trainer)(
+    trainer = keeping(task)(
         model=learner.model,
         args=_arguments(config, place, held),
         train_dataset=train,
         eval_dataset=held,
         processing_class=script.tokenizer,
-        callbacks=_callbacks(learner, place, report),
+        callbacks=_callbacks(learner, place, stop, report),
         **({"reward_funcs": _reward(scorer)} if scorer else {}),
     )
     # Over a quantized base TRL rounds what learns to 16 bits, where small steps are lost.
     for name, weight in learner.weights.items():
         weight.data = started[name]
+    trainer.keep(learner, place)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -81,12 +85,13 @@ def _arguments(config: TrainConfig, place: Path, held: Dataset | None) -> Any:
     return training_arguments(config, checkpoint_root(place), held is not None, ALONE, kind, **more)
 
 
-def _callbacks(learner: Learner, place: Path, report: Report | None) -> list[TrainerCallback]:
+def _callbacks(learner: Learner, place: Path, stop: Stop, report: Report | None) -> list[TrainerCallback]:
     samples = TASKS[learner.config.task].samples
     # A policy's loss is 0 where all answers earn the same, and always before its first step.
-    callbacks = [Metrics(place / METRICS_FILE, report, may_be_zero=samples)]
+    callbacks: list[TrainerCallback] = [Metrics(place / METRICS_FILE, report, may_be_zero=samples)]
     if not samples:
         callbacks.append(MovedGuard(learner))
+    callbacks.append(Checkpointing(learner.config.checkpoint_every, stop, place))
     return [*callbacks, *tracker_callbacks(learner.config.evaluation, place)]
 
 

@@ -20,6 +20,7 @@ from training.errors import InvalidConfig, InvalidData
 from training.evaluation.exam import split_data
 from training.files import STORY_FILE, sha256
 from training.model import load_adapted, load_tokenizer
+from training.preference.config import IMITATING, SFT
 from training.quiet import quiet
 
 # What of a run's settings decides model and rows; the rest was for training.
@@ -89,7 +90,11 @@ def _config(folder: Path, told: Mapping[str, Any], base: str, rows: Path | None)
     if not table.get("base"):
         problems.append(f"{folder} does not say what it was trained on: give --base")
     data = table.get("data", {})
-    if not (data.get("eval") or data.get("eval_fraction")):
+    if rows is None and told.get("task", SFT) not in IMITATING:
+        problems.append(
+            f"rows of task {told['task']} have no answers to be judged by: give --eval FILE.jsonl"
+        )
+    elif not (data.get("eval") or data.get("eval_fraction")):
         problems.append(f"no rows were held out when {folder} was trained: give --eval FILE.jsonl")
     if problems:
         raise InvalidConfig(problems)

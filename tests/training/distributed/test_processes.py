@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,10 +19,12 @@ from safetensors.torch import load_file
 from training.config import TrainConfig
 from training.configfile import dump_config
 from training.distributed.launch import CONFIGS
+from training.evaluation.config import EvaluationConfig
 from training.train import run
 
 ROOT = Path(__file__).parents[3]
 PARTIAL = ".two.partial"
+FIGURES = ("eval_loss_before", "general_loss_before", "general_loss", "accuracy", "f1", "intruders")
 
 
 def python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -63,8 +66,9 @@ def course(folder: Path, key: str) -> list[float]:
 
 
 def check_same(single: Path, other: Path) -> None:
-    for key in ("loss", "eval_loss"):
-        assert course(other, key) == pytest.approx(course(single, key), abs=5e-5), key
+    for key in ("loss", "eval_loss", *FIGURES):
+        found = course(single, key)
+        assert found and course(other, key) == pytest.approx(found, abs=5e-5), key
     mean, theirs_mean = (
         json.loads((folder / "training.json").read_text())["metrics"]["train_loss"]
         for folder in (single, other)
@@ -79,14 +83,18 @@ def check_same(single: Path, other: Path) -> None:
 
 
 @pytest.fixture
-def both(held_out: TrainConfig, tmp_path: Path) -> Any:
+def both(held_out: TrainConfig, tmp_path: Path, write_jsonl: Callable[..., Path]) -> Any:
     """Trains alone with 8 rows a step, and says how two processes with 4 each are to train the same."""
+    general = write_jsonl([{"prompt": "Name a fruit.", "completion": "apple"}] * 3, "general.jsonl")
 
-    def make(quantization: str) -> tuple[Path, Path, TrainConfig]:
+    def make(quantization: str, answers: str = "labels") -> tuple[Path, Path, TrainConfig]:
+        asked = EvaluationConfig(answers=answers, general=general, intruders=8)
         # 12 rows: the second step of each epoch is half empty.
         optim = replace(held_out.optim, max_steps=8, eval_every=3, learning_rate=5e-3)
         fast = "on" if quantization == "nf4" else "off"
-        one = replace(held_out, optim=optim, quantization=quantization, checkpoint_every=2, fast=fast)
+        one = replace(
+            held_out, evaluation=asked, optim=optim, quantization=quantization, checkpoint_every=2, fast=fast
+        )
         run(replace(one, output=tmp_path / "one"))
         two = replace(one, output=tmp_path / "two", optim=replace(optim, batch_size=4))
         toml = tmp_path / "run.toml"
@@ -131,7 +139,7 @@ def test_a_killed_process_ends_the_run_and_it_goes_on(both: Any, sharding: str, 
 def test_sharded_processes_train_as_one(both: Any, sharding: str) -> None:
     if sharding == "zero3" and find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed")
-    single, toml, two = both("none")
+    single, toml, two = both("none", "generate")
     done = python("-m", "lorikeet.cli", "train", toml, "--processes", "2", "--sharding", sharding)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(two.output)

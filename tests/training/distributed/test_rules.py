@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.config import LoraSection, TrainConfig
+from training.config import KeepSection, LoraSection, TrainConfig
 from training.distributed.rules import check_together, loads_on_device, resolve_storage
 from training.distributed.world import FSDP, NONE, ZERO3, World
 from training.errors import InvalidConfig
@@ -35,6 +35,10 @@ def test_what_only_whole_weights_can_is_refused(config: TrainConfig) -> None:
         with pytest.raises(InvalidConfig, match="use DDP for the others"):
             check_together(other, TWO)
         check_together(other, World(1, 2))
+    held = replace(config, keep=KeepSection(rows=config.data.train, ewc=1.0))
+    with pytest.raises(InvalidConfig, match="keep.ewc holds whole weights"):
+        check_together(held, TWO)
+    check_together(held, World(1, 2))
     for quantization, sharding in (("int8", FSDP), ("int8", ZERO3), ("nf4", ZERO3)):
         with pytest.raises(InvalidConfig, match="use FSDP with nf4, or DDP"):
             check_together(replace(config, quantization=quantization), World(0, 2, sharding))

@@ -92,6 +92,21 @@ def test_a_choice_is_what_scoring_one_by_one_finds(measured: TrainConfig) -> Non
     assert chosen == alone and set(chosen) <= set(labels)
 
 
+def test_rows_that_are_dropped_are_not_asked_and_long_labels_end_no_run(
+    measured: TrainConfig, write_jsonl: Callable[..., Path]
+) -> None:
+    tokenizer = load_tokenizer(measured.base)
+    rows = [{"prompt": "Color?", "completion": "red"}, {"prompt": "Color? " * 40, "completion": "red"}]
+    held = write_jsonl(rows, "held.jsonl")
+    exact = max(len(example.input_ids) for example in read_exam(measured, tokenizer).held_examples)
+    data = replace(measured.data, eval=held, max_length=exact, too_long="drop")
+    labels = ("red", "red and green and blue and white " * 3)
+    asked = replace(measured.evaluation, labels=labels)
+    exam = read_exam(replace(measured, data=data, evaluation=asked), tokenizer)
+    assert (len(exam.held), [row.line for row in exam.asked]) == (2, [1])
+    assert exam.marks(load_base(measured.base)).num_rows == 1
+
+
 def test_labels_are_those_of_the_rows_unless_they_are_too_many(measured: TrainConfig) -> None:
     rows = read_exam(measured, load_tokenizer(measured.base)).held
     assert find_labels(None, rows) == ("blue", "green", "red", "white")

@@ -48,7 +48,10 @@ def test_what_the_adapter_is_not_is_said(config: TrainConfig, parent: Path, tmp_
     config = replace(config, init_from=parent)
     for changed, message in (
         ({"lora": LoraSection(rank=8)}, "lora.rank is 8 and 4 in init_from: leave it out"),
-        ({"method": "vera"}, "init_from has an adapter of kind LORA, method vera trains VERA"),
+        (
+            {"method": "vera", "lora": LoraSection()},
+            "init_from has an adapter of kind LORA, method vera trains VERA",
+        ),
         ({"quantization": "nf4"}, "trained over the base in none: set quantization = none"),
         ({"init_from": tmp_path / "nothing"}, "is no adapter, it lacks adapter_config.json"),
     ):

@@ -14,7 +14,7 @@ from adapters.merge.checkpoint import Checkpoint
 from adapters.merge.factors import extract
 from tests.toys import drive, reference_answer
 from tests.training.learning import IDS, lesson, off_by
-from training.config import TrainConfig
+from training.config import LoraSection, TrainConfig
 from training.errors import InvalidConfig
 from training.train import run
 
@@ -24,7 +24,8 @@ def test_the_folder_is_served_as_a_base_and_extracted_from(
     method: str, config: TrainConfig, tmp_path: Path
 ) -> None:
     optim = replace(config.optim, max_steps=2, learning_rate=1e-3)
-    config = replace(config, method=method, last_layers=1 if method == "freeze_full" else 2, optim=optim)
+    last = 1 if method == "freeze_full" else 2
+    config = replace(config, method=method, last_layers=last, lora=LoraSection(), optim=optim)
     result = run(config)
     old, new = (
         load_file(Path(config.base) / "model.safetensors"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import pytest
 
 from lorikeet.cli.main import main
 from training import train
-from training.config import TrainConfig
+from training.config import LoraSection, TrainConfig
 from training.configfile import check_config, dump_config, parse_config
 from training.errors import InvalidConfig, InvalidData, TrainingError
 from training.preference.config import TASKS
 from training.preference.rows import Record, read_records, split_records
 from training.preference.scorers import InvalidScore, rule_scorer
+from training.publish.trained import open_trained
 from training.tasks import run
 
 Make = Callable[..., TrainConfig]
@@ -70,7 +71,17 @@ def test_bad_rows_are_told_by_their_lines(
     [
         ({"task": "grpo"}, "give preference.scorer or preference.reward_model"),
         ({"task": "dpo", "preference": {"scorer": "exact"}}, "does nothing in task dpo"),
-        ({"preference": {"beta": 0.2}}, "does nothing in task sft"),
+        ({"preference": {"beta": 0.2}}, "preference.beta does nothing in task sft"),
+        (
+            {"task": "dpo", "preference": {"temperature": 0.5}},
+            "preference.temperature does nothing in task dpo",
+        ),
+        ({"task": "reward", "preference": {"beta": 0.2}}, "preference.beta does nothing in task reward"),
+        (
+            {"task": "best_of_n", "preference": {"scorer": "exact", "beta": 0.2}},
+            "preference.beta does nothing in task best_of_n",
+        ),
+        ({"task": "kto", "keep": {"rows": "old", "replay": 0.1}}, "keep.replay is for task sft"),
         ({"task": "grpo", "preference": {"scorer": "exact", "num_generations": 3}}, "must be a multiple"),
         ({"task": "dpo", "method": "full"}, "trains LoRA"),
         ({"task": "dpo", "optim": {"patience": 2}, "data": {"eval_fraction": 0.5}}, "optim.patience is for"),
@@ -126,6 +137,30 @@ def test_a_score_that_is_no_number_ends_the_run(make: Make) -> None:
         run(config)
 
 
+def test_a_scorer_that_breaks_down_is_named(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InvalidConfig, match="broken_module:f cannot be imported: ZeroDivisionError"):
+        rule_scorer(make("grpo", PROMPTS, {}, scorer="broken_module:f"), [record()])
+    scorer = rule_scorer(make("grpo", PROMPTS, {}, scorer="tests.training.preference.toys:of_a_key"), [])
+    with pytest.raises(InvalidScore, match="of_a_key raised KeyError: 'grade'"):
+        scorer([record()], ["red"])
+
+
+@pytest.mark.parametrize("task", ["grpo", "rloo"])
+def test_prompts_that_fill_no_step_are_refused(task: str, make: Make) -> None:
+    config = make(task, PROMPTS, {"batch_size": 8}, scorer="exact", num_generations=4)
+    with pytest.raises(InvalidData, match="a step answers 2 prompts, and there are 1"):
+        run(config)
+
+
+def test_a_policy_without_its_reward_model_is_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="not written by a run"):
+        run(make("grpo", PROMPTS, {}, reward_model=tmp_path / "none"))
+
+
 def test_a_folder_that_scores_nothing_is_no_reward_model(make: Make, tmp_path: Path) -> None:
     (tmp_path / "training.json").write_text(json.dumps({"config": {"task": "sft"}}))
     for folder, problem in ((tmp_path, "another task"), (tmp_path / "none", "not written by a run")):
@@ -148,6 +183,35 @@ def test_rows_of_one_prompt_stay_together(write_jsonl: Callable[..., Path]) -> N
     train_rows, held = split_records(read_records(write_jsonl(rows), ("prompt",)), 0.25, 0)
     assert (len(train_rows), len(held)) == (9, 3)
     assert len({row.prompt[0]["content"] for row in held}) == 1
+
+
+def test_rows_without_answers_judge_no_adapter(
+    make: Make, pairs: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make("dpo", pairs, {})
+    config = replace(config, data=replace(config.data, eval_fraction=0.25))
+    path = config.output.with_name("run.toml")
+    path.write_text(dump_config(config))
+    words = ["--register", "localhost:1", "--name", "n", "--alias", "prod"]
+    assert main(["train", str(path), *words]) == 2
+    assert "judges by answers, which rows of task dpo do not have" in capsys.readouterr().err
+    story = {"config": json.loads(json.dumps(asdict(config), default=str))}
+    (tmp_path / "training.json").write_text(json.dumps(story))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InvalidConfig, match="rows of task dpo have no answers to be judged by: give --eval"):
+        open_trained(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["full", "freeze_full"])
+def test_the_command_refuses_to_register_a_model_before_it_trains(
+    method: str, config: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config.output.with_name("run.toml")
+    path.write_text(dump_config(replace(config, method=method, lora=LoraSection())))
+    assert main(["train", str(path), "--register", "localhost:1", "--name", "n"]) == 2
+    said = capsys.readouterr().err
+    assert f"method {method} makes a model" in said and "lorikeet extract" in said
+    assert not config.output.exists()
 
 
 def test_the_command_refuses_to_register_a_reward_model(

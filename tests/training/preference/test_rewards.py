@@ -12,6 +12,7 @@ import pytest
 from training.artifact import base_shapes, check_servable
 from training.config import TrainConfig
 from training.errors import UnservableAdapter
+from training.files import sha256
 from training.model import load_base
 from training.preference.reward import load_reward
 from training.preference.rows import read_records
@@ -78,4 +79,12 @@ def test_the_best_of_n_is_imitated(make: Make, color_rows: list[dict[str, str]])
     assert len(rows) == result.num_train_rows == 6
     assert fmean(row["score"] for row in rows) == pytest.approx(picked)
     assert metrics(result.output, "loss")[-1] < metrics(result.output, "loss")[0]
+    story = json.loads((result.output / "training.json").read_text())
+    assert story["config"]["task"] == "best_of_n"
+    assert story["config"]["preference"]["scorer"] == SAMPLING["scorer"]
+    assert story["data_sha256"]["prompts"] == sha256(config.data.train)
+    manifest = json.loads((result.output / "lorikeet_manifest.json").read_text())
+    assert (manifest["task"], manifest["scorer"]) == ("best_of_n", SAMPLING["scorer"])
+    assert manifest["metrics"]["picked_score"] == picked
+    assert f"| scorer | `{SAMPLING['scorer']}` |" in (result.output / "README.md").read_text()
     check_servable(result.output, base_shapes(load_base(config.base)))

@@ -12,3 +12,7 @@ def share_of_e(prompt: str, completion: str, row: dict[str, Any]) -> float:
 
 def no_number(prompt: str, completion: str, row: dict[str, Any]) -> float:
     return float("nan")
+
+
+def of_a_key(prompt: str, completion: str, row: dict[str, Any]) -> float:
+    return float(row["grade"])
