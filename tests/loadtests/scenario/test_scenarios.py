@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from loadtests.drive.grpc_target import GrpcTarget
 from loadtests.drive.http_target import HttpTarget
+from loadtests.drive.records import Record, Run
 from loadtests.drive.store import load
 from loadtests.figures import LoadTestError
 from loadtests.scenario.aliases import client_of
@@ -17,7 +19,8 @@ from loadtests.scenario.options import AllOptions, RunOptions
 from loadtests.scenario.outcome import Outcome
 from loadtests.scenario.place import Place
 from loadtests.scenario.play import judge, require_playable
-from loadtests.scenario.spec import Bar, Scenario, names, read_scenario
+from loadtests.scenario.spec import SCALES, Bar, Scenario, names, read_scenario
+from loadtests.workload.make import make
 from lorikeet.cli.main import main
 
 
@@ -61,6 +64,25 @@ def test_a_bar_that_is_not_met_is_a_fail(results: Path) -> None:
     assert [v.is_met for v in played.verdicts] == [True, False] and not played.is_passed
     outcome = Outcome.of(played, 1.0)
     assert outcome.state == "FAIL" and outcome.why.startswith("token_throughput is")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", names())
+def test_a_server_that_refuses_everything_passes_nowhere(name: str, scale: str) -> None:
+    scenario = read_scenario(name, scale)
+    workload = make(scenario.workload, 0)
+    records = [replace(Record.of(r), sent=r.at, end=r.at, outcome="unavailable") for r in workload.requests]
+    refused = Run(name, "", 0, workload.duration, 0.0, records)
+    assert not judge(scenario, [refused, refused]).is_passed
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", names())
+def test_every_bar_is_within_reach(name: str, scale: str) -> None:
+    """A ratio that no server could miss would be a bar for show."""
+    bars = read_scenario(name, scale).bars
+    bounds = {figure: bar.most for figure, bar in bars.items() if figure.endswith(("_ratio", "_step"))}
+    assert all(most <= 2 or most == inf for most in bounds.values())
 
 
 def test_what_no_time_is_left_for_is_not_begun(tmp_path: Path) -> None:
