@@ -118,14 +118,18 @@ class EngineProcess:
         await self._clean_up(STOP_SECONDS)
 
     async def _clean_up(self, patience: float) -> None:
+        await self._end_process(patience)
+        self._sockets.close()
+        self._context.term()
+        self._folder.cleanup()
+
+    async def _end_process(self, patience: float) -> None:
+        """It has so many seconds to end by itself."""
         if self._process is not None and self._death is not None:
             await asyncio.wait((self._death,), timeout=patience)
             if not self._death.done():
                 self._process.kill()
             await self._death
-        self._sockets.close()
-        self._context.term()
-        self._folder.cleanup()
 
     def warm(self, digest: str, tier: str) -> None:
         self._send(Warm(digest, tier))
@@ -230,6 +234,8 @@ class EngineProcess:
                 await self._start_process()
             except EngineFailed as error:
                 log.error("the engine could not be started again: %s", error)
+                # What it still holds of the device's memory, the next one would lack.
+                await self._end_process(STOP_SECONDS)
         self._streams.resume()
 
     def _hand_out(self, report: Report) -> None:

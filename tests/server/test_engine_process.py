@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from server.engine.messages import Failure, Sampling, Submit
 from server.engine_process import EngineFailed, EngineProcess
 from server.health import Health
 from server.link import EngineLost
+from server.spawn import spawn_engine
 from server.trials import MAX_LOSSES
 from tests.toys import drive
 
@@ -242,6 +244,33 @@ def test_an_engine_that_dies_while_it_comes_back_is_started_once_more(zoo: Any) 
             os.kill(second, signal.SIGKILL)
             assert await answer == expected
             assert link.pid not in (first, second)
+
+    asyncio.run(scenario())
+
+
+def test_engines_that_cannot_start_again_never_stand_beside_each_other(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The base has gone: each says so and ends before the next one takes memory, until it is enough."""
+    spawned: list[asyncio.subprocess.Process] = []
+
+    async def spawn(folder: Path, config: Any) -> asyncio.subprocess.Process:
+        assert [process.pid for process in spawned if process.returncode is None] == []
+        # What the engine of the zoo was started with, but for the base.
+        process = await spawn_engine(folder, replace(config, base=str(tmp_path)) if spawned else config)
+        spawned.append(process)
+        return process
+
+    monkeypatch.setattr("server.engine_process.spawn_engine", spawn)
+    monkeypatch.setattr("server.engine_process.MAX_FRUITLESS_STARTS", 2)
+
+    async def scenario() -> None:
+        async with running(zoo) as link:
+            waiting = asyncio.create_task(collect(link, request(link, "", max_new_tokens=240)))
+            os.kill(link.pid, signal.SIGKILL)
+            with pytest.raises(EngineLost, match="again and again"):
+                await waiting
+            assert len(spawned) == 3
 
     asyncio.run(scenario())
 
