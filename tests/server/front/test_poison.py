@@ -4,12 +4,15 @@ import threading
 from typing import Any
 
 import grpc
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorikeet.v1 import inference_pb2 as pb
 from lorikeet.v1.inference_pb2_grpc import InferenceStub
+from server.caller import Caller
+from server.fronts.forward import CALLER_KEY
 from server.identity.keys import KeyFile
 from server.identity.scopes import SCOPES
 from server.listener import OPTIONS
@@ -93,6 +96,12 @@ def test_whatever_stands_in_the_metadata_nobody_gets_in(
         for name, value in metadata
     ]
     assert call_any(closed_house, method, sent).code is Code.UNAUTHENTICATED, sent
+
+
+def test_nobody_vouches_for_himself(closed_house: House) -> None:
+    """What a front says of its callers to the first one is no word of a client's."""
+    forged = [(CALLER_KEY, msgspec.json.encode(Caller("acme", "", frozenset(SCOPES))))]
+    assert {call_any(closed_house, method, forged).code for method in OURS} == {Code.UNAUTHENTICATED}
 
 
 @pytest.fixture
