@@ -54,9 +54,9 @@ def pair(
 
 @contextmanager
 def replica(base: Path, bucket_service: str, folder: Path) -> Iterator[Client]:
-    flags = ("--adapter-store", "s3://shared/adapters", "--s3-endpoint", bucket_service)
-    flags = (*FLAGS, *flags, "--adapter-cache", str(folder / "cache"))
-    with serving(base, folder, flags) as server, Client(server.target, timeout=120) as client:
+    where = ("--adapter-store", "s3://shared/adapters", "--s3-endpoint", bucket_service)
+    flags = (*where, "--adapter-cache", str(folder / "cache"))
+    with serving(base, folder, (*FLAGS, *flags)) as server, Client(server.target, timeout=120) as client:
         server.wait_ready(client)
         yield client
 

@@ -60,6 +60,9 @@ def _claim(shape: Shape) -> Claim:
 def _check_prompt(reader: Reader, options: Options) -> None:
     if reader.config.get("num_virtual_tokens") is None:
         reader.problems.append("num_virtual_tokens is missing")
+    if reader.config.get("task_type") is None:
+        # PEFT loads it all the same, and puts the virtual tokens nowhere.
+        reader.problems.append("task_type is missing; train it as CAUSAL_LM")
 
 
 def _prompt_kind(name: str, inert: Keys, fills_cache: bool = False) -> Kind:
