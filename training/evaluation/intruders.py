@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.distributed.gather import opened
 
@@ -62,6 +62,9 @@ def _updates(model: PeftModel) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 def _weight(linear: Any, like: Tensor) -> Tensor:
     """[out, in] as `like`, as the linear applies it: what a quantized one keeps in memory may be re-laid."""
+    if type(linear) is nn.Linear:
+        # A copy: shares are let go of before it is looked at.
+        return linear.weight.to(torch.float32, copy=True)
     dtype = getattr(linear, "compute_dtype", None) or linear.weight.dtype
     columns = torch.eye(like.shape[1], dtype=dtype, device=like.device)
     applied: Tensor = linear(columns).T.float()

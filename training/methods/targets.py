@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
+from peft.utils.other import get_pattern_key
 from torch import nn
 
 from training.config import ALL_LINEAR, LoraSection, TrainConfig
@@ -32,33 +34,45 @@ def resolve_targets(model: Any, targets: tuple[str, ...]) -> tuple[str, ...]:
 
 def check_patterns(model: Any, lora: LoraSection) -> None:
     """Raises `InvalidConfig` for a pattern that is none or that no adapted linear's name ends in."""
-    targets = resolve_targets(model, lora.targets)
-    names = [name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in targets]
-    problems = []
-    for option in ("rank_pattern", "alpha_pattern"):
-        for pattern in getattr(lora, option) or {}:
-            try:
-                # As PEFT reads it.
-                found = re.compile(rf"(.*\.)?({pattern})$")
-            except re.error as error:
-                problems.append(f"lora.{option}: {pattern!r} is no regular expression: {error}")
-                continue
-            if not any(map(found.match, names)):
-                problems.append(f"lora.{option}: no adapted linear has a name that ends in {pattern!r}")
+    names = list(_adapted(model, lora))
+    problems = [
+        f"lora.{option}: {problem}"
+        for option, patterns in (("rank_pattern", lora.rank_pattern), ("alpha_pattern", lora.alpha_pattern))
+        for pattern in patterns or {}
+        if (problem := _pattern_problem(pattern, names))
+    ]
     if problems:
         raise InvalidConfig(problems)
 
 
 def check_directions(model: Any, lora: LoraSection) -> None:
     """Raises `InvalidConfig` for more rank than a linear has directions to start from."""
+    ranks = lora.rank_pattern or {}
+    for name, linear in _adapted(model, lora).items():
+        most = min(linear.in_features, linear.out_features)
+        # PEFT's own choice among patterns.
+        if ranks.get(get_pattern_key(ranks.keys(), name), lora.rank) > most:
+            what = f"lora.init = {lora.init} starts from directions, of which {name} has {most}"
+            raise InvalidConfig([f"{what}: lower lora.rank"])
+
+
+def _adapted(model: Any, lora: LoraSection) -> dict[str, nn.Linear]:
     targets = resolve_targets(model, lora.targets)
-    for name, module in model.named_modules():
-        last = name.rsplit(".", 1)[-1]
-        if last in targets and isinstance(module, nn.Linear):
-            most = min(module.in_features, module.out_features)
-            if lora.rank > most:
-                what = f"lora.init = {lora.init} starts from directions, of which {last} has {most}"
-                raise InvalidConfig([f"{what}: lower lora.rank"])
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets
+    }
+
+
+def _pattern_problem(pattern: str, names: Iterable[str]) -> str | None:
+    try:
+        # As PEFT reads it.
+        found = re.compile(rf"(.*\.)?({pattern})$")
+    except re.error as error:
+        return f"{pattern!r} is no regular expression: {error}"
+    matches = any(map(found.match, names))
+    return None if matches else f"no adapted linear has a name that ends in {pattern!r}"
 
 
 def chosen_layers(model: Any, config: TrainConfig) -> tuple[int, ...] | None:
