@@ -118,7 +118,7 @@ def _together(config: TrainingConfig, mode: str, folder: Path) -> Iterator[Speed
         quantization=config.quantization,
         checkpointing=config.checkpointing,
     )
-    trainer = ConcurrentTrainer(base, _tokenizer())
+    trainer = ConcurrentTrainer(base, padding_tokenizer())
     for count in config.counts:
         for number in range(len(trainer.jobs), count):
             trainer.join(_settings(config, number, folder), _rows(config, number))
@@ -161,7 +161,7 @@ def _example(config: TrainingConfig, number: int) -> Example:
     return Example(ids, [IGNORED, *ids[1:]])
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def padding_tokenizer() -> PreTrainedTokenizerFast:
     """Only asked for what pads; rows of one length need no padding."""
     words = Tokenizer(WordLevel({"t0": 0}, unk_token="t0"))
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="t0")
