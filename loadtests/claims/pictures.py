@@ -1,0 +1,109 @@
+"""What was measured as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from loadtests.claims.costs import Flops
+from loadtests.claims.figures import Measured
+from loadtests.claims.learn import Trial
+from loadtests.claims.sweeps import Best, best_of
+from loadtests.concurrent import Speed
+from loadtests.merge_routes import Route
+from loadtests.report.plots import COLORS, Draw, legend, logarithmic, write_png
+
+LOSS = "held-out loss, nats a token"
+
+
+def write_pictures(folder: Path, measured: Measured, trials: Sequence[Trial]) -> list[Path]:
+    """`trials` are those of ranks: every rate, not the best alone."""
+    draws: dict[str, Draw] = {
+        "rates": _rates(trials),
+        "placement": _bars({each.subject: each.loss for each in measured.places}, LOSS),
+        "batches": _batches(measured.batches),
+        "flops": _flops(measured.flops),
+        "concurrent": _speeds(measured.speeds),
+    }
+    if measured.routes:
+        draws["merge"] = _bars(_losses(measured.routes), f"{LOSS}, trained over NF4")
+    for name, draw in draws.items():
+        write_png(folder / f"{name}.png", draw)
+    return [folder / f"{name}.png" for name in draws]
+
+
+def _rates(trials: Sequence[Trial]) -> Draw:
+    """Loss by learning rate; the mean of the seeds."""
+    rates = sorted({trial.rate for trial in trials})
+    means = {rate: {best.subject: best.loss for best in best_of(_at(trials, rate))} for rate in rates}
+
+    def draw(axes: Axes) -> None:
+        for subject, color in zip(means[rates[0]], COLORS, strict=False):
+            axes.plot(rates, [means[rate][subject] for rate in rates], "o-", color=color, label=subject)
+        axes.set(xlabel="learning rate", ylabel=LOSS, xscale="log")
+        logarithmic(axes.xaxis)
+        legend(axes)
+
+    return draw
+
+
+def _batches(found: Sequence[Best]) -> Draw:
+    def draw(axes: Axes) -> None:
+        for subject, color in zip(dict.fromkeys(each.subject for each in found), COLORS, strict=False):
+            own = sorted((each.batch, each.loss) for each in found if each.subject == subject)
+            axes.plot(*zip(*own, strict=True), "o-", color=color, label=subject)
+        axes.set(xlabel="rows a step", ylabel=LOSS, xscale="log")
+        logarithmic(axes.xaxis)
+        legend(axes)
+
+    return draw
+
+
+def _flops(found: Sequence[Flops]) -> Draw:
+    full = next(each.count for each in found if not each.rank and not each.recomputed)
+
+    def draw(axes: Axes) -> None:
+        for recomputed, color in zip((False, True), COLORS, strict=False):
+            own = [(each.rank, each.count / full) for each in found if each.rank and each.recomputed == recomputed]
+            label = "activations computed again" if recomputed else "activations kept"
+            axes.plot(*zip(*own, strict=True), "o-", color=color, label=label)
+        axes.axhline(2 / 3, color="#999999", linestyle=":")
+        axes.set(xlabel="rank (dotted: two thirds)", ylabel="FLOPs over full's", xscale="log", ylim=(0, None))
+        logarithmic(axes.xaxis)
+        legend(axes)
+
+    return draw
+
+
+def _speeds(speeds: Sequence[Speed]) -> Draw:
+    def draw(axes: Axes) -> None:
+        for how, color in zip(dict.fromkeys(each.how for each in speeds), COLORS, strict=False):
+            own = [(each.adapters, each.tokens_per_second) for each in speeds if each.how == how]
+            axes.plot(*zip(*own, strict=True), "o-", color=color, label=how)
+        axes.set(xlabel="adapters at once", ylabel="tokens/s", xscale="log", ylim=(0, None))
+        logarithmic(axes.xaxis)
+        legend(axes)
+
+    return draw
+
+
+def _bars(values: dict[str, float], label: str) -> Draw:
+    """From near the smallest on: differences are what is looked at."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(list(values.values()), list(values), "o", color=COLORS[0])
+        axes.set(xlabel=label)
+        axes.margins(y=0.15)
+
+    return draw
+
+
+def _losses(routes: Sequence[Route]) -> dict[str, float]:
+    """Without the base alone, which is far off."""
+    return {each.name: each.loss for each in routes if each.trained_on == "nf4" and "alone" not in each.name}
+
+
+def _at(trials: Sequence[Trial], rate: float) -> list[Trial]:
+    return [trial for trial in trials if trial.rate == rate]

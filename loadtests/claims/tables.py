@@ -1,0 +1,55 @@
+"""Tables for the terminal, and the one of all claims in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loadtests.claims.claims import Judged
+from loadtests.claims.figures import Measured
+from loadtests.claims.sweeps import Best
+from loadtests.figures import print_table
+
+COLUMNS = ("claim", "source", "measured here", "figure", "reproduced if", "verdict")
+
+
+def print_all(measured: Measured, verdicts: Sequence[Judged]) -> None:
+    titles = {"Ranks": measured.ranks, "Placement": measured.places, "Batches": measured.batches}
+    for title, found in titles.items():
+        print_table(
+            f"{title}, each at its best rate",
+            ("trained", "rank", "rows a step", "rate", "held-out loss", "+-"),
+            [_cells(each) for each in found],
+        )
+    kept = [(str(f.rank or "full"), "yes" if f.recomputed else "no", f"{f.count / 1e9:.3f}") for f in measured.flops]
+    print_table("Operations of a step", ("rank", "checkpointing", "GFLOP"), kept)
+    sizes = [(h.size, f"{h.float32 / 1e9:.1f}", f"{h.nf4 / 1e9:.2f}") for h in measured.held]
+    print_table(f"Llama 2 at {measured.bits:.3f} bits in NF4", ("size", "float32 GB", "NF4 GB"), sizes)
+    speeds = [(s.how, str(s.adapters), f"{s.tokens_per_second:,.0f}") for s in measured.speeds]
+    print_table("Adapters at once", ("how", "adapters", "tokens/s"), speeds)
+    routes = [(r.trained_on, r.name, f"{r.loss:.4f}") for r in measured.routes]
+    print_table("Merges", ("trained on", "route", "held-out loss"), routes)
+    print_table("Published claims", COLUMNS, [_judged(each) for each in verdicts])
+
+
+def markdown(verdicts: Sequence[Judged]) -> str:
+    """One line for each claim."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *(_judged(each) for each in verdicts)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _judged(each: Judged) -> tuple[str, ...]:
+    claim = each.claim
+    return (
+        *(claim.text, claim.source, claim.meaning),
+        f"{each.value:.3g}",
+        str(claim.holds),
+        each.verdict.value,
+    )
+
+
+def _cells(each: Best) -> tuple[str, ...]:
+    return (
+        *(each.subject, str(each.rank or "all"), str(each.batch), f"{each.rate:g}"),
+        f"{each.loss:.4f}",
+        f"{each.spread:.4f}",
+    )
