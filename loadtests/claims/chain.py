@@ -1,4 +1,4 @@
-"""A language whose next token depends on the last two, a base that has learned it, and a changed one to learn."""
+"""A language whose next token depends on the last two, a base that knows it, and a changed one to learn."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def languages(vocabulary: int) -> tuple[Chain, Chain]:
     """The base's language, and the one to learn."""
     generator = torch.Generator().manual_seed(0)
     shape = (vocabulary, vocabulary, vocabulary)
-    old, new = (
-        (SHARPNESS * torch.randn(shape, generator=generator)).softmax(-1) for _ in range(2)
-    )
+    old, new = ((SHARPNESS * torch.randn(shape, generator=generator)).softmax(-1) for _ in range(2))
     changes = torch.rand(shape[:2], generator=generator) < CHANGED
     return Chain(old), Chain(torch.where(changes[..., None], new, old))
 

@@ -36,7 +36,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """holds: where `figure` reproduces it. wrong: where it says the opposite; elsewhere it is not reproduced."""
+    """holds: where `figure` reproduces it. wrong: where it says the opposite; elsewhere it is neither."""
 
     text: str
     source: str

@@ -1,6 +1,6 @@
 """`make bench-training`: published claims about training with LoRA, each judged by what is measured here.
 
-python -m loadtests.claims [--scale tiny|small|gpu] [--out FOLDER]
+python -m loadtests.claims [--scale tiny|small|gpu] [--parts ranks,placement,...] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 
 from loadtests.claims.chain import make_base
 from loadtests.claims.claims import judged
-from loadtests.claims.costs import flops, held, nf4_bits, trained_share
+from loadtests.claims.costs import flops, memory
 from loadtests.claims.figures import FLOPS_RANK, Measured, figures_of
-from loadtests.claims.learn import Bench, Trial
+from loadtests.claims.learn import Bench
 from loadtests.claims.pictures import write_pictures
 from loadtests.claims.scale import SCALES, Scale
 from loadtests.claims.sweeps import best_of, of_batches, of_places, of_ranks
@@ -31,6 +31,8 @@ from loadtests.merge_routes import measure as measure_routes
 from training.quiet import quiet
 
 FLOPS_RANKS = (1, FLOPS_RANK, 32, 128)
+TRAINED = ("ranks", "placement", "batches")
+PARTS = (*TRAINED, "operations", "memory", "merge", "speed")
 OUT = Path(".lorikeet/bench-training")
 
 
@@ -39,35 +41,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.claims", description=__doc__)
     parser.add_argument("--scale", choices=tuple(SCALES), default="small", help="gpu is for a large GPU")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for figures, table and pictures")
+    parser.add_argument("--parts", type=_parts, default=PARTS, help=f"of {','.join(PARTS)}, with commas")
     chosen = parser.parse_args(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with quiet(), tempfile.TemporaryDirectory(prefix="lorikeet-claims-") as folder:
-        measured, trials = measure(SCALES[chosen.scale], Path(folder))
-    write(chosen.out, chosen.scale, measured, trials, time.monotonic() - began)
+        measured = measure(SCALES[chosen.scale], chosen.parts, Path(folder))
+    write(chosen.out, chosen.scale, measured, time.monotonic() - began)
     return 0
 
 
-def measure(scale: Scale, folder: Path) -> tuple[Measured, list[Trial]]:
-    """Everything, and the single runs of the comparison of ranks."""
+def measure(scale: Scale, parts: Sequence[str], folder: Path) -> Measured:
+    """What `parts` names; the rest is empty. `folder` takes what lasts no longer than this."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bench = Bench(scale, make_base(scale, device), padding_tokenizer(), folder)
-    ranks = list(bench.trials(of_ranks(scale)))
-    bits = nf4_bits(scale.nf4_width, double=True)
-    measured = Measured(
-        ranks=best_of(sorted(ranks, key=lambda trial: trial.rank)),
-        places=best_of(bench.trials(of_places(scale, bench.base))),
-        batches=best_of(bench.trials(of_batches(scale))),
-        flops=list(flops(scale.flops_hidden, FLOPS_RANKS)),
-        bits=bits,
-        bits_single=nf4_bits(scale.nf4_width, double=False),
-        held=held(bits),
-        trained_share=trained_share(rank=16),
-        routes=measure_routes(folder / "routes") if scale.merges else [],
-        speeds=speeds(scale, "none", scale.adapters),
-        speeds_nf4=speeds(scale, "nf4", "1"),
+    base = make_base(scale, device) if set(parts) & set(TRAINED) else None
+    runs = {
+        "ranks": lambda: of_ranks(scale),
+        "placement": lambda: of_places(scale, base),
+        "batches": lambda: of_batches(scale),
+    }
+    bench = Bench(scale, base, padding_tokenizer(), folder)
+    trials = {part: list(bench.trials(runs[part]())) if part in parts else [] for part in TRAINED}
+    return Measured(
+        trials=trials["ranks"],
+        ranks=best_of(sorted(trials["ranks"], key=lambda trial: trial.rank)),
+        places=best_of(trials["placement"]),
+        batches=best_of(trials["batches"]),
+        flops=list(flops(scale.flops_hidden, FLOPS_RANKS)) if "operations" in parts else [],
+        memory=[memory(scale.nf4_width)] if "memory" in parts else [],
+        routes=measure_routes(folder / "routes") if "merge" in parts and scale.merges else [],
+        speeds=speeds(scale, "none", scale.adapters) if "speed" in parts else [],
+        speeds_nf4=speeds(scale, "nf4", "1") if "speed" in parts else [],
     )
-    return measured, ranks
 
 
 def speeds(scale: Scale, quantization: str, adapters: str) -> list[Speed]:
@@ -82,7 +87,7 @@ def speeds(scale: Scale, quantization: str, adapters: str) -> list[Speed]:
     return list(measure_speed(config))
 
 
-def write(out: Path, scale: str, measured: Measured, trials: Sequence[Trial], seconds: float) -> None:
+def write(out: Path, scale: str, measured: Measured, seconds: float) -> None:
     """Tables on the terminal; claims.json, claims.md and PNG files in `out`."""
     figures = figures_of(measured)
     verdicts = list(judged(figures))
@@ -93,11 +98,17 @@ def write(out: Path, scale: str, measured: Measured, trials: Sequence[Trial], se
         "figures": figures,
         "verdicts": [{"claim": each.claim.text, "verdict": each.verdict.value} for each in verdicts],
         "measured": asdict(measured),
-        "trials": [asdict(trial) for trial in trials],
     }
     (out / "claims.json").write_text(json.dumps(finite(_listed(story)), indent=2) + "\n")
     (out / "claims.md").write_text(markdown(verdicts))
-    write_pictures(out, measured, trials)
+    write_pictures(out, measured)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    unknown = sorted(set(text.split(",")) - set(PARTS))
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: parts are {', '.join(PARTS)}")
+    return tuple(text.split(","))
 
 
 def _listed(value: object) -> object:

@@ -32,12 +32,29 @@ class Flops:
 
 
 @dataclass(frozen=True, slots=True)
+class Bits:
+    """Of a weight in NF4, its scales rounded to 8 bits (doubled) or in float32 (single)."""
+
+    doubled: float
+    single: float
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """Bytes of a Llama 2: in float32, and with its linears in NF4 and the rest in 16 bits."""
 
     size: str
     float32: float
     nf4: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """trained_share: of a 7B's parameters, those of an adapter of rank 16 on all linears."""
+
+    bits: Bits
+    held: list[Held]
+    trained_share: float
 
 
 def flops(hidden: int, ranks: tuple[int, ...]) -> Iterator[Flops]:
@@ -68,19 +85,26 @@ def _flops(model: Any) -> int:
     return int(counter.get_total_flops())
 
 
-def nf4_bits(width: int, double: bool) -> float:
+def nf4_bits(width: int) -> Bits:
+    """By the bytes of a real linear."""
+    return Bits(_bits(width, double=True), _bits(width, double=False))
+
+
+def _bits(width: int, double: bool) -> float:
     """Bits a weight of a linear [width, width] that bitsandbytes has quantized, all tables counted."""
     linear = Linear4bit(width, width, bias=False, quant_type="nf4", compress_statistics=double).to("cpu")
     state, weight = linear.weight.quant_state, linear.weight
     parts = [weight, state.absmax]
     if double:
         parts += [state.state2.absmax, state.offset]
-    return 8 * sum(part.numel() * part.element_size() for part in parts) / width**2
+    num_bytes: int = sum(part.numel() * part.element_size() for part in parts)
+    return 8 * num_bytes / width**2
 
 
-def held(bits: float) -> list[Held]:
-    """By the shapes of the models, at `bits` a weight of their linears."""
-    return [_held(size, bits) for size in LLAMAS]
+def memory(width: int) -> Memory:
+    """Bits by a real linear [width, width], bytes by these and the shapes of the models."""
+    bits = nf4_bits(width)
+    return Memory(bits, [_held(size, bits.doubled) for size in LLAMAS], trained_share(rank=16))
 
 
 def _held(size: str, bits: float) -> Held:

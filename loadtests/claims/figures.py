@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests.claims.costs import Flops, Held
+from loadtests.claims.costs import Flops, Memory
+from loadtests.claims.learn import Trial
 from loadtests.claims.sweeps import Best, deviations, in_errors
 from loadtests.concurrent import PEFT, Speed
 from loadtests.merge_routes import Route
@@ -19,16 +20,14 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All of a run; routes is empty where merges were left out."""
+    """All of a run; a list is empty where its part was left out. trials: the ranks' runs at every rate."""
 
+    trials: list[Trial]
     ranks: list[Best]
     places: list[Best]
     batches: list[Best]
     flops: list[Flops]
-    bits: float
-    bits_single: float
-    held: list[Held]
-    trained_share: float
+    memory: list[Memory]
     routes: list[Route]
     speeds: list[Speed]
     speeds_nf4: list[Speed]
@@ -37,13 +36,13 @@ class Measured:
 def figures_of(measured: Measured) -> Figures:
     """Every figure that could be made, by the name that claims call it."""
     return {
-        **of_ranks(measured.ranks),
-        **of_places(measured.places),
-        **of_batches(measured.batches),
-        **of_flops(measured.flops),
-        **of_memory(measured),
-        **of_routes(measured.routes),
-        **of_speeds(measured.speeds, measured.speeds_nf4),
+        **(of_ranks(measured.ranks) if measured.ranks else {}),
+        **(of_places(measured.places) if measured.places else {}),
+        **(of_batches(measured.batches) if measured.batches else {}),
+        **(of_flops(measured.flops) if measured.flops else {}),
+        **(of_memory(measured.memory[0]) if measured.memory else {}),
+        **(of_routes(measured.routes) if measured.routes else {}),
+        **(of_speeds(measured.speeds, measured.speeds_nf4) if measured.speeds else {}),
     }
 
 
@@ -87,18 +86,16 @@ def of_flops(found: Sequence[Flops]) -> Figures:
     }
 
 
-def of_memory(measured: Measured) -> Figures:
-    sizes = {f"float32_{each.size}": each.float32 / 1e9 for each in measured.held}
-    sizes |= {f"nf4_{each.size}": each.nf4 / 1e9 for each in measured.held}
-    saved = measured.bits_single - measured.bits
-    return {**sizes, "bits_saved": saved, "trained_share": measured.trained_share}
+def of_memory(memory: Memory) -> Figures:
+    sizes = {f"float32_{each.size}": each.float32 / 1e9 for each in memory.held}
+    sizes |= {f"nf4_{each.size}": each.nf4 / 1e9 for each in memory.held}
+    saved = memory.bits.single - memory.bits.doubled
+    return {**sizes, "bits_saved": saved, "trained_share": memory.trained_share}
 
 
 def of_routes(routes: Sequence[Route]) -> Figures:
     """Shares of what the adapter gained over its base that merging gives back."""
     loss = {route.name: route.loss for route in routes if route.trained_on == "nf4"}
-    if not loss:
-        return {}
     gain = loss[ALONE] - loss[LIVE]
     names = {"exact": "deq + D, bfloat16", "requantized": "nf4(deq + D)", "original": "W + D, bfloat16"}
     return {f"merge_{name}": (loss[route] - loss[LIVE]) / gain for name, route in names.items()}

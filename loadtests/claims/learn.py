@@ -1,4 +1,4 @@
-"""Runs to be compared: adapters many at once on one base, full fine-tuning one by one, on the same batches."""
+"""Runs to be compared, on the same batches: adapters many at once, full fine-tuning one by one."""
 
 from __future__ import annotations
 

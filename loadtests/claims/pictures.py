@@ -18,20 +18,20 @@ from loadtests.report.plots import COLORS, Draw, legend, logarithmic, write_png
 LOSS = "held-out loss, nats a token"
 
 
-def write_pictures(folder: Path, measured: Measured, trials: Sequence[Trial]) -> list[Path]:
-    """`trials` are those of ranks: every rate, not the best alone."""
-    draws: dict[str, Draw] = {
-        "rates": _rates(trials),
-        "placement": _bars({each.subject: each.loss for each in measured.places}, LOSS),
-        "batches": _batches(measured.batches),
-        "flops": _flops(measured.flops),
-        "concurrent": _speeds(measured.speeds),
-    }
+def write_pictures(folder: Path, measured: Measured) -> None:
+    """One for each part that was measured."""
+    if measured.trials:
+        write_png(folder / "rates.png", _rates(measured.trials))
+    if measured.places:
+        write_png(folder / "placement.png", _points({e.subject: e.loss for e in measured.places}, LOSS))
+    if measured.batches:
+        write_png(folder / "batches.png", _batches(measured.batches))
+    if measured.flops:
+        write_png(folder / "operations.png", _flops(measured.flops))
     if measured.routes:
-        draws["merge"] = _bars(_losses(measured.routes), f"{LOSS}, trained over NF4")
-    for name, draw in draws.items():
-        write_png(folder / f"{name}.png", draw)
-    return [folder / f"{name}.png" for name in draws]
+        write_png(folder / "merge.png", _points(_losses(measured.routes), f"{LOSS}, trained over NF4"))
+    if measured.speeds:
+        write_png(folder / "concurrent.png", _speeds(measured.speeds))
 
 
 def _rates(trials: Sequence[Trial]) -> Draw:
@@ -66,7 +66,11 @@ def _flops(found: Sequence[Flops]) -> Draw:
 
     def draw(axes: Axes) -> None:
         for recomputed, color in zip((False, True), COLORS, strict=False):
-            own = [(each.rank, each.count / full) for each in found if each.rank and each.recomputed == recomputed]
+            own = [
+                (each.rank, each.count / full)
+                for each in found
+                if each.rank and each.recomputed == recomputed
+            ]
             label = "activations computed again" if recomputed else "activations kept"
             axes.plot(*zip(*own, strict=True), "o-", color=color, label=label)
         axes.axhline(2 / 3, color="#999999", linestyle=":")
@@ -89,8 +93,8 @@ def _speeds(speeds: Sequence[Speed]) -> Draw:
     return draw
 
 
-def _bars(values: dict[str, float], label: str) -> Draw:
-    """From near the smallest on: differences are what is looked at."""
+def _points(values: dict[str, float], label: str) -> Draw:
+    """Points and no bars: the axis begins near the smallest, as differences are what is looked at."""
 
     def draw(axes: Axes) -> None:
         axes.plot(list(values.values()), list(values), "o", color=COLORS[0])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Scale:
     """Sizes of all measurements. rates: learning rates tried for every subject, evenly spaced, upwards.
 
-    Every run sees `num_rows` rows of `length` tokens once; `batch` rows a step where batches are not compared.
+    Every run sees `num_rows` rows of `length` tokens once, `batch` a step where batches are not compared.
     """
 
     vocabulary: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,18 @@ from itertools import product
 
 from loadtests.claims.learn import Run, Subject, Trial
 from loadtests.claims.scale import Scale
+from loadtests.figures import LoadTestError
 from training.model import Model
 
 FULL = Subject("full fine-tuning", 0)
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
-PLACEMENTS = {"all linears": (*ATTENTION, *MLP), "MLP": MLP, "attention": ATTENTION, "q and v": ("q_proj", "v_proj")}
+PLACEMENTS = {
+    "all linears": (*ATTENTION, *MLP),
+    "MLP": MLP,
+    "attention": ATTENTION,
+    "q and v": ("q_proj", "v_proj"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ def deviations(worse: Best, better: Best) -> float:
 
 def in_errors(differences: Sequence[float]) -> float:
     """Their mean in standard errors. Seeds are paired: each brings its own rows to both sides."""
-    error = statistics.stdev(differences) / len(differences) ** 0.5
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
     return statistics.fmean(differences) / max(error, 1e-9)
 
 
@@ -82,6 +89,10 @@ def _best(by_rate: dict[float, list[Trial]]) -> Best:
     rate, trials = min(by_rate.items(), key=lambda item: statistics.fmean(trial.loss for trial in item[1]))
     trials = sorted(trials, key=lambda trial: trial.seed)
     losses = tuple(trial.loss for trial in trials)
+    if not all(math.isfinite(loss) for loss in losses):
+        raise LoadTestError(
+            f"{trials[0].subject} diverged at every learning rate: the scale needs lower ones"
+        )
     return Best(trials[0].subject, trials[0].rank, trials[0].batch, rate, losses)
 
 

@@ -15,20 +15,33 @@ COLUMNS = ("claim", "source", "measured here", "figure", "reproduced if", "verdi
 def print_all(measured: Measured, verdicts: Sequence[Judged]) -> None:
     titles = {"Ranks": measured.ranks, "Placement": measured.places, "Batches": measured.batches}
     for title, found in titles.items():
-        print_table(
+        _print(
             f"{title}, each at its best rate",
             ("trained", "rank", "rows a step", "rate", "held-out loss", "+-"),
             [_cells(each) for each in found],
         )
-    kept = [(str(f.rank or "full"), "yes" if f.recomputed else "no", f"{f.count / 1e9:.3f}") for f in measured.flops]
-    print_table("Operations of a step", ("rank", "checkpointing", "GFLOP"), kept)
-    sizes = [(h.size, f"{h.float32 / 1e9:.1f}", f"{h.nf4 / 1e9:.2f}") for h in measured.held]
-    print_table(f"Llama 2 at {measured.bits:.3f} bits in NF4", ("size", "float32 GB", "NF4 GB"), sizes)
+    kept = [
+        (str(f.rank or "full"), "yes" if f.recomputed else "no", f"{f.count / 1e9:.3f}")
+        for f in measured.flops
+    ]
+    _print("Operations of a step", ("rank", "checkpointing", "GFLOP"), kept)
+    sizes = [
+        (each.size, f"{memory.bits.doubled:.3f}", f"{each.float32 / 1e9:.1f}", f"{each.nf4 / 1e9:.2f}")
+        for memory in measured.memory
+        for each in memory.held
+    ]
+    _print("Llama 2, its linears in NF4", ("size", "bits a weight", "float32 GB", "NF4 GB"), sizes)
     speeds = [(s.how, str(s.adapters), f"{s.tokens_per_second:,.0f}") for s in measured.speeds]
-    print_table("Adapters at once", ("how", "adapters", "tokens/s"), speeds)
+    _print("Adapters at once", ("how", "adapters", "tokens/s"), speeds)
     routes = [(r.trained_on, r.name, f"{r.loss:.4f}") for r in measured.routes]
-    print_table("Merges", ("trained on", "route", "held-out loss"), routes)
-    print_table("Published claims", COLUMNS, [_judged(each) for each in verdicts])
+    _print("Merges", ("trained on", "route", "held-out loss"), routes)
+    _print("Published claims", COLUMNS, [_judged(each) for each in verdicts])
+
+
+def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Nothing of what was left out."""
+    if rows:
+        print_table(title, columns, rows)
 
 
 def markdown(verdicts: Sequence[Judged]) -> str:
