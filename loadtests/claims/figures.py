@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from loadtests.claims.costs import Flops, Memory
 from loadtests.claims.learn import Trial
-from loadtests.claims.sweeps import Best, deviations, in_errors
-from loadtests.concurrent import PEFT, Speed
+from loadtests.claims.measured import Measured, Speeds
+from loadtests.claims.sweeps import Best, best_of, deviations, in_errors
+from loadtests.concurrent import PEFT
 from loadtests.merge_routes import Route
 
 LIVE, ALONE = "not merged, as trained", "base alone, as trained"
@@ -18,40 +18,33 @@ FLOPS_RANK = 8
 Figures = dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """All of a run; a list is empty where its part was left out. trials: the ranks' runs at every rate."""
-
-    trials: list[Trial]
-    ranks: list[Best]
-    places: list[Best]
-    batches: list[Best]
-    flops: list[Flops]
-    memory: list[Memory]
-    routes: list[Route]
-    speeds: list[Speed]
-    speeds_nf4: list[Speed]
-
-
 def figures_of(measured: Measured) -> Figures:
     """Every figure that could be made, by the name that claims call it."""
     return {
-        **(of_ranks(measured.ranks) if measured.ranks else {}),
-        **(of_places(measured.places) if measured.places else {}),
-        **(of_batches(measured.batches) if measured.batches else {}),
-        **(of_flops(measured.flops) if measured.flops else {}),
+        **(of_ranks(best_of(measured.ranks)) if measured.ranks else {}),
+        **(of_rates(measured.ranks) if measured.ranks else {}),
+        **(of_places(best_of(measured.placement)) if measured.placement else {}),
+        **(of_batches(best_of(measured.batches)) if measured.batches else {}),
+        **(of_flops(measured.operations) if measured.operations else {}),
         **(of_memory(measured.memory[0]) if measured.memory else {}),
-        **(of_routes(measured.routes) if measured.routes else {}),
-        **(of_speeds(measured.speeds, measured.speeds_nf4) if measured.speeds else {}),
+        **(of_routes(measured.merge) if measured.merge else {}),
+        **(of_speeds(measured.speed[0]) if measured.speed else {}),
     }
 
 
-def of_ranks(found: Sequence[Best]) -> Figures:
-    full, *adapters = found
+def of_rates(trials: Sequence[Trial]) -> Figures:
+    """None where a best rate is the first or last tried, which says nothing of where the best one is."""
+    full, *adapters = by_rank(best_of(trials))
+    tried = sorted({trial.rate for trial in trials})
     rates = [each.rate for each in adapters]
+    if {tried[0], tried[-1]} & {full.rate, *rates}:
+        return {}
+    return {"rate_spread": max(rates) / min(rates), "rate_ratio": _middle(rates) / full.rate}
+
+
+def of_ranks(found: Sequence[Best]) -> Figures:
+    full, *adapters = by_rank(found)
     return {
-        "rate_spread": max(rates) / min(rates),
-        "rate_ratio": _middle(rates) / full.rate,
         "regret_highest": adapters[-1].loss / full.loss - 1,
         "rank_matters": deviations(adapters[0], adapters[-1]),
     }
@@ -79,11 +72,8 @@ def of_batches(found: Sequence[Best]) -> Figures:
 
 def of_flops(found: Sequence[Flops]) -> Figures:
     counts = {(each.rank, each.recomputed): each.count for each in found}
-    full = counts[0, False]
-    return {
-        "flops_kept": counts[FLOPS_RANK, False] / full,
-        "flops_recomputed": counts[FLOPS_RANK, True] / full,
-    }
+    names = {"flops_kept": False, "flops_recomputed": True}
+    return {name: counts[FLOPS_RANK, again] / counts[0, again] for name, again in names.items()}
 
 
 def of_memory(memory: Memory) -> Figures:
@@ -101,14 +91,20 @@ def of_routes(routes: Sequence[Route]) -> Figures:
     return {f"merge_{name}": (loss[route] - loss[LIVE]) / gain for name, route in names.items()}
 
 
-def of_speeds(plain: Sequence[Speed], nf4: Sequence[Speed]) -> Figures:
-    together = [each for each in plain if each.how != PEFT]
-    loops = [next(each.tokens_per_second for each in some if each.how == PEFT) for some in (nf4, plain)]
+def of_speeds(speeds: Speeds) -> Figures:
+    together = [each for each in speeds.plain if each.how != PEFT]
+    halves = (speeds.nf4, speeds.plain)
+    loops = [next(each.tokens_per_second for each in half if each.how == PEFT) for half in halves]
     alone = together[0].tokens_per_second
     return {
         "concurrent": max(each.tokens_per_second for each in together) / alone,
         "nf4_speed": loops[0] / loops[1],
     }
+
+
+def by_rank(found: Sequence[Best]) -> list[Best]:
+    """Full fine-tuning, whose rank is 0, first."""
+    return sorted(found, key=lambda each: each.rank)
 
 
 def _middle(values: Sequence[float]) -> float:

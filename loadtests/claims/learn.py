@@ -35,14 +35,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run. loss: nats a held-out token, infinite where the run diverged."""
+    """One run. loss: nats a held-out token; None where the run diverged."""
 
     subject: str
     rank: int
     rate: float
     batch: int
     seed: int
-    loss: float = math.inf
+    loss: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ class Run:
     seed: int
 
     def ended(self, loss: float) -> Trial:
-        loss = loss if math.isfinite(loss) else math.inf
-        return Trial(self.subject.name, self.subject.rank, self.rate, self.batch, self.seed, loss)
+        subject, told = self.subject, loss if math.isfinite(loss) else None
+        return Trial(subject.name, subject.rank, self.rate, self.batch, self.seed, told)
 
 
 @dataclass(frozen=True, slots=True)

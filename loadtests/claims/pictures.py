@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from loadtests.claims.costs import Flops
-from loadtests.claims.figures import Measured
 from loadtests.claims.learn import Trial
-from loadtests.claims.sweeps import Best, best_of
+from loadtests.claims.measured import Measured
+from loadtests.claims.sweeps import Best, best_of, mean_losses
 from loadtests.concurrent import Speed
 from loadtests.merge_routes import Route
 from loadtests.report.plots import COLORS, Draw, legend, logarithmic, write_png
@@ -20,28 +20,27 @@ LOSS = "held-out loss, nats a token"
 
 def write_pictures(folder: Path, measured: Measured) -> None:
     """One for each part that was measured."""
-    if measured.trials:
-        write_png(folder / "rates.png", _rates(measured.trials))
-    if measured.places:
-        write_png(folder / "placement.png", _points({e.subject: e.loss for e in measured.places}, LOSS))
+    if measured.ranks:
+        write_png(folder / "ranks.png", _rates(measured.ranks))
+    if measured.placement:
+        losses = {best.subject: best.loss for best in best_of(measured.placement)}
+        write_png(folder / "placement.png", _points(losses, LOSS))
     if measured.batches:
-        write_png(folder / "batches.png", _batches(measured.batches))
-    if measured.flops:
-        write_png(folder / "operations.png", _flops(measured.flops))
-    if measured.routes:
-        write_png(folder / "merge.png", _points(_losses(measured.routes), f"{LOSS}, trained over NF4"))
-    if measured.speeds:
-        write_png(folder / "concurrent.png", _speeds(measured.speeds))
+        write_png(folder / "batches.png", _batches(best_of(measured.batches)))
+    if measured.operations:
+        write_png(folder / "operations.png", _flops(measured.operations))
+    if measured.merge:
+        write_png(folder / "merge.png", _points(_losses(measured.merge), f"{LOSS}, trained over NF4"))
+    for speeds in measured.speed:
+        write_png(folder / "speed.png", _speeds(speeds.plain))
 
 
 def _rates(trials: Sequence[Trial]) -> Draw:
     """Loss by learning rate; the mean of the seeds."""
-    rates = sorted({trial.rate for trial in trials})
-    means = {rate: {best.subject: best.loss for best in best_of(_at(trials, rate))} for rate in rates}
 
     def draw(axes: Axes) -> None:
-        for subject, color in zip(means[rates[0]], COLORS, strict=False):
-            axes.plot(rates, [means[rate][subject] for rate in rates], "o-", color=color, label=subject)
+        for (subject, means), color in zip(mean_losses(trials).items(), COLORS, strict=False):
+            axes.plot(list(means), list(means.values()), "o-", color=color, label=subject)
         axes.set(xlabel="learning rate", ylabel=LOSS, xscale="log")
         logarithmic(axes.xaxis)
         legend(axes)
@@ -107,7 +106,3 @@ def _points(values: dict[str, float], label: str) -> Draw:
 def _losses(routes: Sequence[Route]) -> dict[str, float]:
     """Without the base alone, which is far off."""
     return {each.name: each.loss for each in routes if each.trained_on == "nf4" and "alone" not in each.name}
-
-
-def _at(trials: Sequence[Trial], rate: float) -> list[Trial]:
-    return [trial for trial in trials if trial.rate == rate]

@@ -66,6 +66,17 @@ def equal_rank(base: Model, scale: Scale, names: Iterable[str]) -> int:
     return max(1, round(whole / _width(base, names)))
 
 
+def mean_losses(trials: Iterable[Trial]) -> dict[str, dict[float, float]]:
+    """Of the seeds, by subject and learning rate; infinite where one diverged."""
+    found: dict[str, dict[float, list[Trial]]] = {}
+    for trial in trials:
+        found.setdefault(trial.subject, {}).setdefault(trial.rate, []).append(trial)
+    return {
+        name: {rate: statistics.fmean(_losses(own)) for rate, own in sorted(by_rate.items())}
+        for name, by_rate in found.items()
+    }
+
+
 def best_of(trials: Iterable[Trial]) -> list[Best]:
     """One for each subject and batch, in the order in which they come."""
     found: dict[tuple[str, int], dict[float, list[Trial]]] = {}
@@ -86,14 +97,18 @@ def in_errors(differences: Sequence[float]) -> float:
 
 
 def _best(by_rate: dict[float, list[Trial]]) -> Best:
-    rate, trials = min(by_rate.items(), key=lambda item: statistics.fmean(trial.loss for trial in item[1]))
+    rate, trials = min(by_rate.items(), key=lambda item: statistics.fmean(_losses(item[1])))
     trials = sorted(trials, key=lambda trial: trial.seed)
-    losses = tuple(trial.loss for trial in trials)
+    losses = tuple(_losses(trials))
     if not all(math.isfinite(loss) for loss in losses):
         raise LoadTestError(
             f"{trials[0].subject} diverged at every learning rate: the scale needs lower ones"
         )
     return Best(trials[0].subject, trials[0].rank, trials[0].batch, rate, losses)
+
+
+def _losses(trials: Iterable[Trial]) -> list[float]:
+    return [math.inf if trial.loss is None else trial.loss for trial in trials]
 
 
 def _grid(scale: Scale, subjects: Sequence[Subject], batches: Sequence[int]) -> list[Run]:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtests.claims.claims import Judged
-from loadtests.claims.figures import Measured
-from loadtests.claims.sweeps import Best
+from loadtests.claims.measured import Measured
+from loadtests.claims.sweeps import Best, best_of
+from loadtests.claims.verdicts import Judged
 from loadtests.figures import print_table
 
 COLUMNS = ("claim", "source", "measured here", "figure", "reproduced if", "verdict")
 
 
 def print_all(measured: Measured, verdicts: Sequence[Judged]) -> None:
-    titles = {"Ranks": measured.ranks, "Placement": measured.places, "Batches": measured.batches}
+    titles = {"Ranks": measured.ranks, "Placement": measured.placement, "Batches": measured.batches}
     for title, found in titles.items():
         _print(
             f"{title}, each at its best rate",
             ("trained", "rank", "rows a step", "rate", "held-out loss", "+-"),
-            [_cells(each) for each in found],
+            [_cells(each) for each in best_of(found)],
         )
     kept = [
         (str(f.rank or "full"), "yes" if f.recomputed else "no", f"{f.count / 1e9:.3f}")
-        for f in measured.flops
+        for f in measured.operations
     ]
     _print("Operations of a step", ("rank", "checkpointing", "GFLOP"), kept)
     sizes = [
@@ -31,9 +31,11 @@ def print_all(measured: Measured, verdicts: Sequence[Judged]) -> None:
         for each in memory.held
     ]
     _print("Llama 2, its linears in NF4", ("size", "bits a weight", "float32 GB", "NF4 GB"), sizes)
-    speeds = [(s.how, str(s.adapters), f"{s.tokens_per_second:,.0f}") for s in measured.speeds]
-    _print("Adapters at once", ("how", "adapters", "tokens/s"), speeds)
-    routes = [(r.trained_on, r.name, f"{r.loss:.4f}") for r in measured.routes]
+    for speeds in measured.speed:
+        rows = [("float", s) for s in speeds.plain] + [("NF4", s) for s in speeds.nf4]
+        cells = [(held, s.how, str(s.adapters), f"{s.tokens_per_second:,.0f}") for held, s in rows]
+        _print("Adapters at once", ("base", "how", "adapters", "tokens/s"), cells)
+    routes = [(r.trained_on, r.name, f"{r.loss:.4f}") for r in measured.merge]
     _print("Merges", ("trained on", "route", "held-out loss"), routes)
     _print("Published claims", COLUMNS, [_judged(each) for each in verdicts])
 

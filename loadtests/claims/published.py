@@ -1,63 +1,12 @@
-"""What was published, and the rule by which a measured figure speaks for it or against it."""
+"""What was published about training with LoRA, and what would bear it out here."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from loadtests.claims.verdicts import Claim, Span
 
 REGRET = "LoRA Without Regret"
 QLORA = "QLoRA (arXiv 2305.14314)"
 ARTICLE = "introductory articles"
-
-
-class Verdict(StrEnum):
-    REPRODUCED = "reproduced"
-    NOT_REPRODUCED = "not reproduced"
-    WRONG = "wrong"
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """From `least` to `most`, both included."""
-
-    least: float = -math.inf
-    most: float = math.inf
-
-    def __contains__(self, value: float) -> bool:
-        return self.least <= value <= self.most
-
-    def __str__(self) -> str:
-        if math.isinf(self.most):
-            return f">= {self.least:g}"
-        return f"<= {self.most:g}" if math.isinf(self.least) else f"{self.least:g} to {self.most:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """holds: where `figure` reproduces it. wrong: where it says the opposite; elsewhere it is neither."""
-
-    text: str
-    source: str
-    figure: str
-    meaning: str
-    holds: Span
-    wrong: Span
-
-    def verdict(self, value: float) -> Verdict:
-        if value in self.holds:
-            return Verdict.REPRODUCED
-        return Verdict.WRONG if value in self.wrong else Verdict.NOT_REPRODUCED
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    claim: Claim
-    value: float
-    verdict: Verdict
-
-
 # Differences of losses count from two standard errors of the paired seeds on.
 CLEAR, OPPOSITE = Span(least=2), Span(most=-2)
 ERRORS = "standard errors"
@@ -152,10 +101,10 @@ CLAIMS = (
         Span(least=0.9),
     ),
     Claim(
-        "The same with gradient checkpointing",
-        REGRET,
+        "So it does with gradient checkpointing",
+        ARTICLE,
         "flops_recomputed",
-        "LoRA with checkpointing over full without, rank 8",
+        "LoRA's FLOPs over full's, rank 8, both compute activations again",
         Span(0.6, 0.73),
         Span(least=0.9),
     ),
@@ -218,11 +167,3 @@ CLAIMS = (
         Span(most=1),
     ),
 )
-
-
-def judged(figures: Mapping[str, float]) -> Iterator[Judged]:
-    """Every claim whose figure was measured."""
-    for claim in CLAIMS:
-        if claim.figure in figures:
-            value = figures[claim.figure]
-            yield Judged(claim, value, claim.verdict(value))
