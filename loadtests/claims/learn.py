@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from loadtests.claims.chain import make_rows
 from loadtests.claims.scale import Scale
 from training.concurrent.base import SharedBase
 from training.concurrent.feed import portions
 from training.concurrent.job import Job
+from training.concurrent.rows import Rows
 from training.concurrent.trainer import ConcurrentTrainer
 from training.config import ALL_LINEAR, LoraSection, OptimConfig, TrainConfig
 from training.encode import Example
@@ -61,10 +61,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The base that all runs start from, and where the trainer keeps its files."""
+    """The base that all runs start from, each seed's rows, and where the trainer keeps its files."""
 
     scale: Scale
     base: Model
+    rows: Sequence[Rows]
     tokenizer: PreTrainedTokenizerBase
     folder: Path
 
@@ -97,11 +98,11 @@ class Bench:
             seed=run.seed,
             log_every=1 << 30,
         )
-        return trainer.join(config, make_rows(self.scale, run.seed))
+        return trainer.join(config, self.rows[run.seed])
 
     def _full(self, run: Run) -> float:
         model, optim = copy.deepcopy(self.base).requires_grad_(True).train(), self._optim(run)
-        rows = make_rows(self.scale, run.seed)
+        rows = self.rows[run.seed]
         optimizer = torch.optim.AdamW(model.parameters(), lr=run.rate, weight_decay=0.0)
         for _, portion in zip(range(self._steps(run)), portions(rows.train, optim, run.seed), strict=False):
             _loss(model, portion.rows).backward()  # type: ignore[no-untyped-call]

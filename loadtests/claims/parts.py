@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from loadtests.claims.chain import make_base
+from loadtests.claims.chain import make_base, make_rows
 from loadtests.claims.costs import Flops, Memory, flops, memory
 from loadtests.claims.figures import FLOPS_RANK
 from loadtests.claims.learn import Bench, Run, Trial
@@ -19,6 +19,7 @@ from loadtests.concurrent import Speed, TrainingConfig, padding_tokenizer
 from loadtests.concurrent import measure as measure_speed
 from loadtests.merge_routes import Route
 from loadtests.merge_routes import measure as measure_routes
+from training.concurrent.rows import Rows
 from training.model import Model
 
 FLOPS_RANKS = (1, FLOPS_RANK, 32, 128)
@@ -35,6 +36,10 @@ class Parts:
     @cached_property
     def base(self) -> Model:
         return make_base(self.scale, self.device)
+
+    @cached_property
+    def rows(self) -> list[Rows]:
+        return [make_rows(self.scale, seed) for seed in range(self.scale.seeds)]
 
     def ranks(self) -> list[Trial]:
         return self._trials(of_ranks(self.scale))
@@ -58,7 +63,8 @@ class Parts:
         return [Speeds(self._speeds("none", self.scale.adapters), self._speeds("nf4", "1"))]
 
     def _trials(self, runs: list[Run]) -> list[Trial]:
-        return list(Bench(self.scale, self.base, padding_tokenizer(), self.folder).trials(runs))
+        bench = Bench(self.scale, self.base, self.rows, padding_tokenizer(), self.folder)
+        return list(bench.trials(runs))
 
     def _speeds(self, quantization: str, adapters: str) -> list[Speed]:
         """Tokens a second; the 8B has no room for activations."""
