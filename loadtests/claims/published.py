@@ -162,7 +162,7 @@ CLAIMS = (
         "Adapters trained at once: 1.47 times the tokens/s",
         "LoRAFusion (arXiv 2510.00206)",
         "concurrent",
-        "best of all N over one after another",
+        "tokens/s of the most at once over one after another",
         Span(least=1.47),
         Span(most=1),
     ),
