@@ -7,10 +7,10 @@ STORE := .lorikeet
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo skills serve test test-long test-gpu check proto bench bench-merge bench-gpu clean
+.PHONY: help install demo skills serve test test-long test-gpu check proto bench bench-merge bench-training bench-gpu clean
 
 help:  ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(READY)  ## Make .venv with everything in it
 
@@ -56,6 +56,9 @@ bench: install  ## Compare with transformers + PEFT on this machine
 
 bench-merge: install  ## What each way to merge costs in held-out loss
 	$(BIN)/python -m loadtests.merge_routes
+
+bench-training: install  ## Which published claims about training with LoRA hold on this machine
+	$(BIN)/lorikeet loadtest claims
 
 bench-gpu: install  ## Steps, kernels and starts of an 8B on the CUDA device
 	$(BIN)/lorikeet loadtest step

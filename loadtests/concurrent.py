@@ -87,7 +87,7 @@ def run(config: TrainingConfig) -> int:
     speeds = list(measure(config))
     report(config, speeds)
     if config.json:
-        name = _device_name(config.torch_device)
+        name = device_name(config.torch_device)
         figures = {"config": asdict(config), "device": name, "speeds": [asdict(each) for each in speeds]}
         Path(config.json).write_text(json.dumps(finite(figures), indent=2) + "\n")
     return 0
@@ -118,7 +118,7 @@ def _together(config: TrainingConfig, mode: str, folder: Path) -> Iterator[Speed
         quantization=config.quantization,
         checkpointing=config.checkpointing,
     )
-    trainer = ConcurrentTrainer(base, _tokenizer())
+    trainer = ConcurrentTrainer(base, padding_tokenizer())
     for count in config.counts:
         for number in range(len(trainer.jobs), count):
             trainer.join(_settings(config, number, folder), _rows(config, number))
@@ -161,7 +161,7 @@ def _example(config: TrainingConfig, number: int) -> Example:
     return Example(ids, [IGNORED, *ids[1:]])
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def padding_tokenizer() -> PreTrainedTokenizerFast:
     """Only asked for what pads; rows of one length need no padding."""
     words = Tokenizer(WordLevel({"t0": 0}, unk_token="t0"))
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="t0")
@@ -174,7 +174,7 @@ def _forget(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     return (
         torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     )
@@ -198,7 +198,7 @@ def report(config: TrainingConfig, speeds: list[Speed]) -> None:
     recomputed = "activations computed again" if config.checkpointing else "activations kept"
     print_table(
         f"{config.model} shape, {config.quantization}, ranks {config.ranks}, {config.rows} x {config.length}"
-        f" tokens an adapter and step, {recomputed}, {_device_name(config.torch_device)}",
+        f" tokens an adapter and step, {recomputed}, {device_name(config.torch_device)}",
         ("products", "adapters", "step ms", "tokens/s", "x one by one", "x PEFT loop", "GiB"),
         rows,
     )

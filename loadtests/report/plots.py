@@ -1,9 +1,10 @@
-"""A run's plots as SVG."""
+"""Plots in one style, and those of a run."""
 
 import io
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import matplotlib
 import numpy as np
@@ -39,14 +40,24 @@ Draw = Callable[[Axes], None]
 
 
 def render(draw: Draw, height: float = 2.8) -> str:
-    """One plot; what is the same is the same text."""
+    """One plot as SVG; what is the same is the same text."""
+    out = io.BytesIO()
+    _save(draw, height, out, format="svg", metadata={"Date": None, "Creator": None})
+    text = out.getvalue().decode()
+    return text[text.index("<svg") :]
+
+
+def write_png(path: Path, draw: Draw, height: float = 2.8) -> None:
+    """The same as a file."""
+    with path.open("wb") as out:
+        _save(draw, height, out, format="png", dpi=150)
+
+
+def _save(draw: Draw, height: float, out: BinaryIO, **settings: Any) -> None:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.6, height), layout="constrained")
         draw(figure.add_subplot())
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+        figure.savefig(out, **settings)
 
 
 def latency_over_time(runs: Sequence[Run]) -> str:
@@ -60,8 +71,8 @@ def latency_over_time(runs: Sequence[Run]) -> str:
                 failed, [0.98] * len(failed), "x", color="#b00020", transform=axes.get_xaxis_transform()
             )
         axes.set(xlabel="when the request was due, s", ylabel="first token, ms", yscale="log", xlim=(0, None))
-        _logarithmic(axes.yaxis)
-        _legend(axes)
+        logarithmic(axes.yaxis)
+        legend(axes)
 
     return render(draw)
 
@@ -85,8 +96,8 @@ def distributions(runs: Sequence[Run]) -> str:
                     places = np.quantile(found, parts)
                     axes.plot(places, parts, style, color=color, label=f"{_label(run, runs)}{name}")
         axes.set(xlabel="ms", ylabel="part of all", xscale="log", ylim=(0, 1.01))
-        _logarithmic(axes.xaxis)
-        _legend(axes)
+        logarithmic(axes.xaxis)
+        legend(axes)
 
     return render(draw)
 
@@ -97,7 +108,7 @@ def load_over_time(runs: Sequence[Run]) -> str:
             times, counts = in_flight_at(run.records)
             axes.step(times, counts, where="post", color=color, label=f"{_label(run, runs)}due and not ended")
         axes.set(xlabel="s", ylabel="requests", xlim=(0, None), ylim=(0, None))
-        _legend(axes)
+        legend(axes)
 
     return render(draw)
 
@@ -119,7 +130,7 @@ def tenants_over_time(run: Run) -> str:
             xlim=(0, None),
             ylim=(0, None),
         )
-        _legend(axes)
+        legend(axes)
 
     return render(draw)
 
@@ -147,12 +158,12 @@ def residency(run: Run) -> str:
     return render(draw, height=max(1.2, 0.7 + 0.2 * len(rows)))
 
 
-def _legend(axes: Axes) -> None:
+def legend(axes: Axes) -> None:
     """Above the plot, where it hides nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
 
 
-def _logarithmic(axis: Axis) -> None:
+def logarithmic(axis: Axis) -> None:
     """Plain numbers, since names are no formulas here; minor ones only where there is room."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

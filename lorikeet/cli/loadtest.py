@@ -84,6 +84,11 @@ TESTS = {
         "loadtests.concurrent.TrainingConfig",
         "tokens a second of adapters trained at once, and of one after another",
     ),
+    "claims": Test(
+        "loadtests.claims.command.run",
+        "loadtests.claims.command.ClaimsOptions",
+        "published claims about training with LoRA: reproduced, not reproduced or wrong",
+    ),
     "qlora": Test(
         "loadtests.qlora.run",
         "loadtests.qlora.QloraConfig",
