@@ -45,22 +45,29 @@ def write_adapter(
     tensors, found = {}, set()
     for name, (rows, width) in config_of(model).linear_shapes().items():
         target = name.rpartition(".")[2]
-        if only is not None and target not in only:
-            continue
-        found.add(target)
-        for part, shape in (("lora_A", (rank, width)), ("lora_B", (rows, rank))):
-            size = shape[0] * shape[1]
-            tensor = drawn.repeat(-(-size // drawn.numel()))[:size].view(shape).clone()
-            tensors[f"base_model.model.{name}.{part}.weight"] = tensor
+        if only is None or target in only:
+            found.add(target)
+            for part, shape in (("lora_A", (rank, width)), ("lora_B", (rows, rank))):
+                tensors[f"base_model.model.{name}.{part}.weight"] = _filled(shape, drawn)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = {
+    config = _peft_config(model, rank, sorted(found))
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
+    return folder
+
+
+def _filled(shape: tuple[int, int], drawn: torch.Tensor) -> torch.Tensor:
+    """[shape]: the drawn numbers, over and over."""
+    size = shape[0] * shape[1]
+    return drawn.repeat(-(-size // drawn.numel()))[:size].view(shape).clone()
+
+
+def _peft_config(model: str, rank: int, targets: list[str]) -> dict[str, object]:
+    return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": model,
         "r": rank,
         "lora_alpha": rank,
-        "target_modules": sorted(found),
+        "target_modules": targets,
         "bias": "none",
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
-    return folder

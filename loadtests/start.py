@@ -20,6 +20,7 @@ from server.engine.config import COUNT, check_options, option
 from server.engine_process import EngineProcess
 from server.kernels import bnb
 from server.kernels.nf4 import BLOCK
+from server.model.config import ModelConfig
 
 NF4 = {
     "quant_method": "bitsandbytes",
@@ -112,38 +113,51 @@ def write_base(model: str, folder: Path, quantization: str = "none") -> None:
     if quantization == "nf4":
         config.source.quantization_config = NF4
     config.source.save_pretrained(folder)
-    generator = torch.Generator(device := "cuda" if torch.cuda.is_available() else "cpu").manual_seed(0)
-
-    def matrix(rows: int, columns: int) -> torch.Tensor:
-        drawn = torch.randn(rows, columns, generator=generator, device=device, dtype=torch.bfloat16)
-        return drawn.mul_(columns**-0.5)
-
-    def linear(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-        return packed(name, weight) if quantization == "nf4" else {name: weight}
-
-    def ones() -> torch.Tensor:
-        return torch.ones(config.hidden_size, dtype=torch.bfloat16)
-
-    rest = {"model.norm.weight": ones()}
-    for name in ("model.embed_tokens", "lm_head"):
-        rest[f"{name}.weight"] = matrix(config.vocab_size, config.hidden_size)
-    weight_map = _save(folder, "rest", rest)
+    drawn = _Drawn(config, quantization)
+    weight_map = _save(folder, "rest", drawn.rest())
     for layer in range(config.num_layers):
-        prefix = f"model.layers.{layer}."
-        tensors = {
-            saved: tensor
-            for name, shape in config.linear_shapes().items()
-            if name.startswith(prefix)
-            for saved, tensor in linear(f"{name}.weight", matrix(*shape)).items()
-        }
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"{prefix}{name}.weight"] = ones()
-        weight_map |= _save(folder, f"layer-{layer}", tensors)
+        weight_map |= _save(folder, f"layer-{layer}", drawn.layer(layer))
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    if device == "cuda":
+    if drawn.device == "cuda":
         # What drawing took is room for whoever reads this.
         torch.cuda.empty_cache()
+
+
+class _Drawn:
+    """A checkpoint's tensors by name; each is drawn when it is asked for."""
+
+    def __init__(self, config: ModelConfig, quantization: str) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._config, self._quantization = config, quantization
+        self._generator = torch.Generator(self.device).manual_seed(0)
+
+    def rest(self) -> dict[str, torch.Tensor]:
+        shape = self._config.vocab_size, self._config.hidden_size
+        tables = {f"{name}.weight": self._matrix(*shape) for name in ("model.embed_tokens", "lm_head")}
+        return {"model.norm.weight": self._ones(), **tables}
+
+    def layer(self, number: int) -> dict[str, torch.Tensor]:
+        prefix = f"model.layers.{number}."
+        tensors: dict[str, torch.Tensor] = {}
+        for name, shape in self._config.linear_shapes().items():
+            if name.startswith(prefix):
+                tensors |= self._linear(f"{name}.weight", self._matrix(*shape))
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{prefix}{name}.weight"] = self._ones()
+        return tensors
+
+    def _linear(self, name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        return packed(name, weight) if self._quantization == "nf4" else {name: weight}
+
+    def _matrix(self, rows: int, columns: int) -> torch.Tensor:
+        drawn = torch.randn(
+            rows, columns, generator=self._generator, device=self.device, dtype=torch.bfloat16
+        )
+        return drawn.mul_(columns**-0.5)
+
+    def _ones(self) -> torch.Tensor:
+        return torch.ones(self._config.hidden_size, dtype=torch.bfloat16)
 
 
 def packed(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:

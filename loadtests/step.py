@@ -4,6 +4,8 @@ A step's time is that of long answers less that of short ones, over the tokens b
 """
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -75,8 +77,11 @@ def run(config: StepConfig) -> int:
     return 0 if all(agreement.is_explained for agreement in results.agreements.values()) else 1
 
 
-def measure(config: StepConfig, quantization: str, results: Results) -> None:
-    bench = Bench(config, quantization)
+def measure(
+    config: StepConfig, quantization: str, results: Results, clock: Callable[[], float] = time.perf_counter
+) -> Bench:
+    """Adds to the results; returns what was measured."""
+    bench = Bench(config, quantization, clock)
     for batch, mix, seconds, host in bench.steps():
         floor = _floor(config, bench, batch, mix) / results.bandwidth
         results.steps.append(StepTime(quantization, batch, mix, seconds * 1e3, host * 1e3, floor * 1e3))
@@ -90,6 +95,7 @@ def measure(config: StepConfig, quantization: str, results: Results) -> None:
         results.kernels[quantization] = bench.kernels()
     if config.check:
         results.agreements[quantization] = bench.agreement()
+    return bench
 
 
 def _floor(config: StepConfig, bench: Bench, batch: int, mix: str) -> float:

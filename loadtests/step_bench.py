@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -19,18 +19,21 @@ from loadtests.synthetic import RandomAdapters, RandomBase, in_float32
 from server.engine.build import make_engine
 from server.engine.config import EngineConfig
 from server.engine.device_memory import Arena
+from server.engine.engine import Engine
 from server.model.decoder import Decoder
 
 
 class Bench:
-    """One base on the device, with an engine around it."""
+    """One base on the device, with an engine around it. clock: in seconds, what times are taken by."""
 
-    def __init__(self, config: StepConfig, quantization: str) -> None:
+    def __init__(
+        self, config: StepConfig, quantization: str, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         device = config.torch_device
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.batches = config.batch_sizes
         self.quantization, self.device = quantization, device
-        self._config = config
+        self._config, self._clock = config, clock
         with torch.inference_mode():
             self._decoder = RandomBase(config.model, quantization, dtype, device).decoder()
         # Of the weights as they were quantized; the engine lays them out anew.
@@ -65,6 +68,15 @@ class Bench:
         engine, _ = make_engine(config, decoder, decoder.config.max_context, self.adapters)
         return InProcess(engine, [])
 
+    @property
+    def engine(self) -> Engine:
+        """With room for adapters, of which any number names one."""
+        return self._engine.engine
+
+    @property
+    def vocab_size(self) -> int:
+        return self._decoder.config.vocab_size
+
     def steps(self) -> Iterator[tuple[int, str, float, float]]:
         """(batch, mix, seconds of a step, of which the host computed)."""
         for batch, mix in product(self.batches, self._config.mix_names):
@@ -85,9 +97,9 @@ class Bench:
     def _answer(self, batch: int, mix: str, num_tokens: int) -> tuple[float, float]:
         """Seconds, and those of them in which nobody waited for the device."""
         engine = self._engine_of(mix)
-        begun, waited = time.perf_counter(), engine.engine.seconds_waited
+        begun, waited = self._clock(), engine.engine.seconds_waited
         engine.tokens(self._prompts(batch), digests(mix, batch), num_tokens)
-        total = time.perf_counter() - begun
+        total = self._clock() - begun
         return total, total - (engine.engine.seconds_waited - waited)
 
     def _engine_of(self, mix: str) -> InProcess:
@@ -105,9 +117,9 @@ class Bench:
         prompts = self._prompts(count, tokens // count)
         times = []
         for _ in range(self._config.repeats + 1):
-            begun = time.perf_counter()
+            begun = self._clock()
             self._engine_of(mix).tokens(prompts, digests(mix, count), 1)
-            times.append(time.perf_counter() - begun)
+            times.append(self._clock() - begun)
         return tokens / min(times[1:])
 
     def agreement(self) -> Agreement:

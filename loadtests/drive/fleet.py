@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.drive.progress import Progress
-from loadtests.drive.records import Record, Run, UploadRecord
+from loadtests.drive.records import Run
 from loadtests.drive.target import Target
 from loadtests.drive.worker import Done, Failed, Ready, Shard, main
 from loadtests.figures import LoadTestError
@@ -57,17 +57,22 @@ def drive(
         done = fleet.drive(start, watch)
     finally:
         fleet.close()
-    records: list[Record] = sorted((r for each in done for r in each.records), key=lambda r: r.index)
-    uploads: list[UploadRecord] = [u for each in done for u in each.uploads]
+    return _run_of(workload, target, config, started_at, done)
+
+
+def _run_of(
+    workload: Workload, target: Target, config: DriveConfig, started_at: float, done: Sequence[Done]
+) -> Run:
     return Run(
         name=workload.name,
         target=target.title,
         seed=workload.seed,
         duration=workload.duration,
         started_at=started_at,
-        records=records,
-        uploads=uploads,
+        records=sorted((r for each in done for r in each.records), key=lambda r: r.index),
+        uploads=[u for each in done for u in each.uploads],
         cpu_seconds=sum(each.cpu_seconds for each in done),
+        waited_seconds=sum(each.waited_seconds for each in done),
         processes=config.processes,
     )
 

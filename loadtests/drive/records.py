@@ -130,7 +130,7 @@ class Shift:
 class Run:
     """duration: in which requests were due; started_at: of the epoch.
 
-    cpu_seconds, processes: the driver's own.
+    cpu_seconds, processes: the driver's own; waited_seconds: that it had no core, nan where nobody says.
     """
 
     name: str
@@ -144,4 +144,5 @@ class Run:
     shifts: list[Shift] = field(default_factory=list)
     weights: dict[str, float] = field(default_factory=dict)
     cpu_seconds: float = 0.0
+    waited_seconds: float = math.nan
     processes: int = 1

@@ -11,14 +11,24 @@ from loadtests.drive.records import MetricSample, Record, Run, Shift, UploadReco
 from loadtests.figures import LoadTestError, finite
 
 SUFFIXES = (".jsonl", ".parquet")
-_NAN_FIELDS = ("sent", "end", "load_seconds")
-_HEAD = ("name", "target", "seed", "duration", "started_at", "weights", "cpu_seconds", "processes")
+_NAN_FIELDS = ("sent", "end", "load_seconds", "waited_seconds")
+_HEAD = (
+    "name",
+    "target",
+    "seed",
+    "duration",
+    "started_at",
+    "weights",
+    "cpu_seconds",
+    "waited_seconds",
+    "processes",
+)
 
 
 def save(run: Run, file: Path) -> None:
     """By the file's ending."""
     require_suffix(file)
-    head = {name: getattr(run, name) for name in _HEAD}
+    head = finite({name: getattr(run, name) for name in _HEAD})
     head["uploads"] = [finite(asdict(upload)) for upload in run.uploads]
     head["metrics"] = [asdict(sample) for sample in run.metrics]
     head["shifts"] = [asdict(shift) for shift in run.shifts]
@@ -38,7 +48,7 @@ def load(file: Path) -> Run:
         metrics = [MetricSample(m["at"], m["values"], tuple(m["resident"])) for m in head.pop("metrics")]
         shifts = [Shift(**shift) for shift in head.pop("shifts", [])]
         records = [_record(row) for row in rows]
-        return Run(**head, records=records, uploads=uploads, metrics=metrics, shifts=shifts)
+        return Run(**_with_nan(head), records=records, uploads=uploads, metrics=metrics, shifts=shifts)
     except (ValueError, KeyError, TypeError) as error:
         raise LoadTestError(f"{file} holds no run: {error}") from error
 

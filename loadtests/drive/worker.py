@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
+from loadtests.drive.cores import waited_seconds
 from loadtests.drive.openloop import OpenLoop
 from loadtests.drive.prompts import Prompts
 from loadtests.drive.records import Record, UploadRecord
@@ -42,6 +43,7 @@ class Done:
     records: list[Record]
     uploads: list[UploadRecord]
     cpu_seconds: float
+    waited_seconds: float
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,14 @@ async def _run(pipe: Pipe, shard: Shard, connection: Connection, served: Served,
         folders=Variants(shard.template) if shard.template else _no_folders,
         drain_seconds=shard.drain_seconds,
     )
-    before = time.process_time()
+    before, waited = time.process_time(), waited_seconds()
     telling = asyncio.create_task(_tell(pipe, loop))
     try:
         records, uploads = await loop.run(shard.requests, shard.uploads)
         # The last word, which would come too late from a timer.
         pipe.send(loop.progress)
-        return Done(records, uploads, time.process_time() - before)
+        used = time.process_time() - before
+        return Done(records, uploads, used, waited_seconds() - waited)
     finally:
         telling.cancel()
 

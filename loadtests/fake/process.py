@@ -19,6 +19,7 @@ class Fake:
     """address: host and port. book: what happened when, by request, once the block has ended."""
 
     address: str
+    pid: int
     book: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -35,7 +36,7 @@ def faking(script: Script, protocol: str = "grpc") -> Iterator[Fake]:
                 port = process.stdout.readline().strip()
             if not port:
                 raise LoadTestError(f"the fake server ended with exit code {process.wait()}")
-            fake = Fake(f"127.0.0.1:{port}")
+            fake = Fake(f"127.0.0.1:{port}", process.pid)
             yield fake
         finally:
             process.terminate()

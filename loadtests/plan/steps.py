@@ -51,23 +51,30 @@ class StepTable:
     def read(cls, file: Path, quantization: str) -> Self:
         """Raises LoadTestError for a file without such steps."""
         try:
-            results = json.loads(file.read_text())
-            each = _steps(results, quantization, "all")
-            bare = _steps(results, quantization, "none") or each
-            batches, seconds = zip(*sorted(each.items()), strict=True)
-            return cls(
-                batches,
-                seconds,
-                tuple(float(np.interp(b, sorted(bare), [bare[n] for n in sorted(bare)])) for b in batches),
-                _prompt_token(results, quantization, dict(each)),
-                results["adapter_copy_ms"] / 1e3,
-                results.get("device", ""),
-            )
+            return cls.of(json.loads(file.read_text()), quantization)
         except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise LoadTestError(
                 f"{file} holds no steps and prefill of {quantization} with an adapter each; measure them with"
                 f" lorikeet loadtest step --quantizations {quantization} --mixes none,all --json {file}"
             ) from error
+
+    @classmethod
+    def of(cls, results: dict[str, Any], quantization: str) -> Self:
+        """Of what `lorikeet loadtest step` found.
+
+        Raises KeyError, ValueError or StopIteration where it lacks something.
+        """
+        each = _steps(results, quantization, "all")
+        bare = _steps(results, quantization, "none") or each
+        batches, seconds = zip(*sorted(each.items()), strict=True)
+        return cls(
+            batches,
+            seconds,
+            tuple(float(np.interp(b, sorted(bare), [bare[n] for n in sorted(bare)])) for b in batches),
+            _prompt_token(results, quantization, dict(each)),
+            results["adapter_copy_ms"] / 1e3,
+            results.get("device", ""),
+        )
 
 
 def _steps(results: dict[str, Any], quantization: str, mix: str) -> dict[int, float]:

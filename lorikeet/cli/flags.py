@@ -75,9 +75,11 @@ def _help(field: "dataclasses.Field[Any]") -> str:
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     words: dict[Any, str] = {True: "yes", False: "no", None: "none"}
     shown = words[default] if default is None or isinstance(default, bool) else default
-    tail = "required" if _is_required(field) else f"default: {shown}"
+    tail = "(required)" if _is_required(field) else f"(default: {shown})"
+    # Empty text is no default that a reader would want to be told of.
+    told = [field.metadata.get("help", ""), "" if default == "" else tail]
     # argparse reads a percent sign as the start of a placeholder.
-    return f"{field.metadata.get('help', '')} ({tail})".strip().replace("%", "%%")
+    return " ".join(filter(None, told)).replace("%", "%%")
 
 
 def _read_toml(file: Path, fields: list[tuple["dataclasses.Field[Any]", type[Any]]]) -> dict[str, Any]:

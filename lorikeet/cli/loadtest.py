@@ -61,7 +61,7 @@ TESTS = {
     ),
     "selftest": Test(
         "loadtests.selftest.run",
-        "loadtests.selftest.SelfTestOptions",
+        "loadtests.overhead.SelfTestOptions",
         "measure the driver itself against a server whose delays are known",
     ),
     "step": Test(
