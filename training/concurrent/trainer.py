@@ -21,10 +21,11 @@ from training.concurrent.rows import Rows, read
 from training.concurrent.weights import AdapterWeights
 from training.config import TrainConfig
 from training.configfile import check_config
-from training.errors import InvalidConfig, TrainingError
+from training.errors import TrainingError
 from training.methods.settle import settled
 from training.progress import Report
 from training.rates import with_rate
+from training.workplace import check_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +147,3 @@ class ConcurrentTrainer:
         self.jobs.remove(job)
         job.drop()
         return Outcome(job.name, result, error)
-
-
-def check_output(config: TrainConfig) -> None:
-    """Raises `InvalidConfig` for an output folder that would be overwritten without being told to."""
-    output = config.output
-    if output.exists() and not output.is_dir():
-        raise InvalidConfig([f"output: {output} is a file; name a folder"])
-    if output.is_dir() and any(output.iterdir()) and not config.overwrite:
-        raise InvalidConfig([f"output: {output} is not empty; name another folder or set overwrite = true"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from training.concurrent.offered import check_offered
 from training.concurrent.rows import read
 from training.concurrent.session import Sharing, opened
-from training.concurrent.trainer import Outcome, check_output
+from training.concurrent.trainer import Outcome
 from training.config import TrainConfig
 from training.configfile import check_config
 from training.errors import Diverged, InvalidConfig
@@ -20,6 +20,7 @@ from training.methods.settle import settled
 from training.model import load_tokenizer
 from training.progress import Report
 from training.rates import with_rate
+from training.workplace import check_output
 
 
 @dataclass(frozen=True, slots=True)
