@@ -4,9 +4,9 @@ A step's time is that of long answers less that of short ones, over the tokens b
 """
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -78,16 +78,16 @@ def run(config: StepConfig) -> int:
 
 
 def measure(
-    config: StepConfig, quantization: str, results: Results, clock: Callable[[], float] = time.perf_counter
+    config: StepConfig, quantization: str, results: Results, clock: Callable[[], float] | None = None
 ) -> Bench:
     """Adds to the results; returns what was measured."""
     bench = Bench(config, quantization, clock)
     for batch, mix, seconds, host in bench.steps():
         floor = _floor(config, bench, batch, mix) / results.bandwidth
         results.steps.append(StepTime(quantization, batch, mix, seconds * 1e3, host * 1e3, floor * 1e3))
-    for mix in config.mix_names if config.prefill else ():
-        count, tokens = bench.prefill_shape
-        results.prefills.append(PrefillSpeed(quantization, mix, bench.prefill(mix), count, tokens))
+    for mix, (count, tokens) in product(config.mix_names if config.prefill else (), bench.prefill_shapes):
+        speed = bench.prefill(mix, count, tokens)
+        results.prefills.append(PrefillSpeed(quantization, mix, speed, count, tokens))
     results.adapter_bytes = bench.adapters.num_bytes
     results.adapter_copy_ms = bench.copy_seconds() * 1e3
     results.bus_copy_ms = bench.bus_seconds() * 1e3
@@ -114,8 +114,14 @@ def report(config: StepConfig, results: Results) -> None:
         [_row(config, each) for each in results.steps],
     )
     if results.prefills:
-        rows = [(p.quantization, p.mix, f"{p.tokens_per_second:,.0f}") for p in results.prefills]
-        print_table(f"Prefill, {config.prefill} tokens in a step", ("base", "adapters", "tokens/s"), rows)
+        print_table(
+            "Prefill, a step",
+            ("base", "adapters", "prompts", "tokens", "tokens/s"),
+            [
+                (p.quantization, p.mix, str(p.prompts), f"{p.tokens:,}", f"{p.tokens_per_second:,.0f}")
+                for p in results.prefills
+            ],
+        )
     copied = f"{results.adapter_bytes / 1e6:.0f} MB in {results.adapter_copy_ms:.2f} ms"
     copied += f" (a bare copy: {results.bus_copy_ms:.2f})"
     print_table("One adapter", ("", "from host memory to the device"), [(f"rank {config.rank}", copied)])

@@ -24,16 +24,16 @@ from server.model.decoder import Decoder
 
 
 class Bench:
-    """One base on the device, with an engine around it. clock: in seconds, what times are taken by."""
+    """One base on the device, with an engine around it. clock: in seconds, that of the wall unless told."""
 
     def __init__(
-        self, config: StepConfig, quantization: str, clock: Callable[[], float] = time.perf_counter
+        self, config: StepConfig, quantization: str, clock: Callable[[], float] | None = None
     ) -> None:
         device = config.torch_device
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.batches = config.batch_sizes
         self.quantization, self.device = quantization, device
-        self._config, self._clock = config, clock
+        self._config, self._clock = config, clock or time.perf_counter
         with torch.inference_mode():
             self._decoder = RandomBase(config.model, quantization, dtype, device).decoder()
         # Of the weights as they were quantized; the engine lays them out anew.
@@ -106,14 +106,14 @@ class Bench:
         return self._bare if mix == "off" else self._engine
 
     @property
-    def prefill_shape(self) -> tuple[int, int]:
-        """Prompts of a full step, and the tokens of all together."""
+    def prefill_shapes(self) -> list[tuple[int, int]]:
+        """Prompts of a full step and the tokens of all together; then one such prompt alone."""
         count = min(MOST_PROMPTS, max(self.batches))
-        return count, self._config.prefill // count * count
+        each = self._config.prefill // count
+        return [(count, count * each), (1, each)] if count > 1 else [(1, each)]
 
-    def prefill(self, mix: str) -> float:
-        """Tokens a second of one full step of prompts."""
-        count, tokens = self.prefill_shape
+    def prefill(self, mix: str, count: int, tokens: int) -> float:
+        """Tokens a second of one step of so many prompts, which have so many tokens together."""
         prompts = self._prompts(count, tokens // count)
         times = []
         for _ in range(self._config.repeats + 1):

@@ -1,7 +1,7 @@
 """The arithmetic: requests come by chance, and everything that runs shares one step after another.
 
-step(n) = decode(n) / (1 - u)       u = rate * prompt * (seconds of a prompt's token), part of all time
-n = rate * (answer * step(n + 1) + prompt * (seconds of a prompt's token))
+step(n) = decode(n) / (1 - u)       u = rate * (seconds that a prompt adds), part of all time
+n = rate * (answer * step(n + 1) + (seconds that a prompt adds))
 
 The last is Little's law; who looks from inside sees n others and itself.
 """
@@ -108,7 +108,7 @@ class _Load:
     @property
     def prompts_part(self) -> float:
         """Of all time."""
-        return self.options.rate * self.options.prompt * self.table.prompt_token
+        return self.options.rate * self.table.prompt(self.options.prompt)
 
     def step(self, batch: float) -> float:
         """Mean seconds from one token to the next of a batch, with the prompts that come in between."""
@@ -130,7 +130,7 @@ class _Load:
     def _asked_of(self, batch: float) -> float:
         """Seconds of requests that come in a second, in steps of this batch."""
         o = self.options
-        return o.rate * (o.answer * self.step(batch) + o.prompt * self.table.prompt_token)
+        return o.rate * (o.answer * self.step(batch) + self.table.prompt(o.prompt))
 
     def first_token(self, running: float) -> float:
         """What is left of the step that is under way, if one is, and the step with the prompt.
@@ -138,7 +138,7 @@ class _Load:
         A long step is more likely to be met than a short one, and more prompts have come in it.
         """
         o, is_busy = self.options, 1 - math.exp(-running)
-        own = o.prompt * self.table.prompt_token
+        own = self.table.prompt(o.prompt)
         longer = o.rate * own**2
         left = (self.step(max(1.0, running)) + longer) / 2
         return is_busy * (left + o.rate * own * longer) + self.step(running + 1) + own

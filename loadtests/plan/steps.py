@@ -17,6 +17,7 @@ class StepTable:
     """batches [n] ascending; seconds [n]: of a decode step with an adapter each; bare [n]: with none.
 
     prompt_token: seconds that one token of a prompt adds to the step that it is in.
+    prompt_step: seconds that such a step takes besides, however few they are; 0 where it was not measured.
     load: seconds to bring one adapter from host memory.
     """
 
@@ -26,6 +27,11 @@ class StepTable:
     prompt_token: float
     load: float
     device: str = ""
+    prompt_step: float = 0.0
+
+    def prompt(self, tokens: float) -> float:
+        """Seconds that a prompt adds, alone in its step."""
+        return self.prompt_step + tokens * self.prompt_token
 
     def step(self, batch: float, adapters: float | None = None) -> float:
         """Between measured figures in proportion, for the adapters too; below the smallest batch as there.
@@ -67,13 +73,15 @@ class StepTable:
         each = _steps(results, quantization, "all")
         bare = _steps(results, quantization, "none") or each
         batches, seconds = zip(*sorted(each.items()), strict=True)
+        prompt_token, prompt_step = _prompt_times(results, quantization, dict(each))
         return cls(
             batches,
             seconds,
             tuple(float(np.interp(b, sorted(bare), [bare[n] for n in sorted(bare)])) for b in batches),
-            _prompt_token(results, quantization, dict(each)),
+            prompt_token,
             results["adapter_copy_ms"] / 1e3,
             results.get("device", ""),
+            prompt_step,
         )
 
 
@@ -83,10 +91,25 @@ def _steps(results: dict[str, Any], quantization: str, mix: str) -> dict[int, fl
     return {step["batch"]: step["step_ms"] / 1e3 for step in found}
 
 
-def _prompt_token(results: dict[str, Any], quantization: str, steps: dict[int, float]) -> float:
-    """A step with prompts takes what one of as many answers takes, and more for each token."""
-    prefill = next(p for p in results["prefills"] if (p["quantization"], p["mix"]) == (quantization, "all"))
+def _prompt_times(results: dict[str, Any], quantization: str, steps: dict[int, float]) -> tuple[float, float]:
+    """Seconds of a token, and of a step besides, from a full step of prompts and one with a single prompt.
+
+    A step with prompts takes what one of as many answers takes, and these two more.
+    """
+    found = [p for p in results["prefills"] if (p["quantization"], p["mix"]) == (quantization, "all")]
+    full = next(iter(found))
+    more = _seconds_more(full, steps)
+    if len(found) == 1:
+        return more / full["tokens"], 0.0
+    one = found[1]
+    token = (more - _seconds_more(one, steps)) / (full["tokens"] - one["tokens"])
+    token = max(token, more / full["tokens"] / 10)
+    return token, max(0.0, more - full["tokens"] * token)
+
+
+def _seconds_more(prefill: dict[str, Any], steps: dict[int, float]) -> float:
+    """Than a step of as many answers."""
     batches = sorted(steps)
     decode = float(np.interp(prefill["prompts"], batches, [steps[batch] for batch in batches]))
     whole = prefill["tokens"] / prefill["tokens_per_second"]
-    return float(max(whole - decode, whole / 10) / prefill["tokens"])
+    return float(max(whole - decode, whole / 10))

@@ -154,10 +154,11 @@ def test_every_case_is_measured_told_and_written(tmp_path: Path, capsys: pytest.
         shape = (s["quantization"], s["batch"], present * adapter, 8 + 5, 4)
         floor = floors.step_bytes(config_of("tiny"), *shape) / written["bandwidth"]
         assert s["floor_ms"] == pytest.approx(floor * 1e3) and s["floor_ms"] > 0
-    mixes = [(p["quantization"], p["mix"]) for p in written["prefills"]]
-    assert mixes == list(product(names, ("off", "none", "one", "all")))
+    shapes = [(p["quantization"], p["mix"], p["prompts"], p["tokens"]) for p in written["prefills"]]
+    each = product(names, ("off", "none", "one", "all"), ((2, 64), (1, 32)))
+    assert shapes == [(name, mix, *shape) for name, mix, shape in each]
     # All prompts in one step.
-    assert all(p["tokens_per_second"] == pytest.approx(64 / TICK) for p in written["prefills"])
+    assert all(p["tokens_per_second"] == pytest.approx(p["tokens"] / TICK) for p in written["prefills"])
     assert [(row[0], row[-1]) for row in rows(printed, 8)] == [(name, "agree") for name in names]
     agreements = {name: Agreement(**figures) for name, figures in written["agreements"].items()}
     assert tuple(agreements) == names

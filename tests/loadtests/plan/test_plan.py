@@ -85,7 +85,7 @@ def play_out(asked: PlanOptions, table: StepTable, seconds: float, most: int) ->
             running.append(waiting.popleft())
         prompts = sum(each.prompt for each in running if not each.first)
         adapters_there = len({each.adapter for each in running})
-        step = table.step(len(running), adapters_there) + prompts * table.prompt_token
+        step = table.step(len(running), adapters_there) + (table.prompt(prompts) if prompts else 0.0)
         now += step
         for each in running:
             each.first, each.left = each.first or now, each.left - 1
@@ -109,6 +109,19 @@ def test_the_estimate_is_near_a_queue_that_is_played_out(
     assert found.cold == 0 and found.running == pytest.approx(played[0], rel=0.15)
     assert found.per_token == pytest.approx(played[1], rel=0.1)
     assert found.first_token == pytest.approx(played[2], rel=0.1)
+
+
+def test_a_step_with_prompts_costs_more_than_their_tokens(file: Path) -> None:
+    """A full step takes 80 ms for 800 tokens, one of 100 tokens 24 and not 10: 8 for tokens, 16 besides."""
+    results = json.loads(file.read_text())
+    one = {**PREFILL, "prompts": 1, "tokens": 100, "tokens_per_second": 100 / (EACH[0] + 0.024)}
+    table = StepTable.of({**results, "prefills": [PREFILL, one]}, "nf4")
+    assert (table.prompt_token, table.prompt_step) == pytest.approx((8e-5, 0.016))
+    asked = options(file, rate=4.0, prompt=100.0, answer=60.0, tenants=50, front_ms=0.0)
+    found, played = estimate(asked, table, ROOM), play_out(asked, table, 150, 64)
+    assert found.per_token == pytest.approx(played[1], rel=0.1)
+    assert found.first_token == pytest.approx(played[2], rel=0.1)
+    assert found.first_token > estimate(asked, TABLE, ROOM).first_token + 0.01
 
 
 def test_what_does_not_fit_is_said_with_the_rate_that_does(file: Path) -> None:
