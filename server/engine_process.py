@@ -236,7 +236,9 @@ class EngineProcess:
                 log.error("the engine could not be started again: %s", error)
                 # What it still holds of the device's memory, the next one would lack.
                 await self._end_process(STOP_SECONDS)
-        self._streams.resume()
+        if self._streams.resume():
+            # Each loss that found a culprit leaves one less: engines may be lost to all of them.
+            self._fruitless_starts = 0
 
     def _hand_out(self, report: Report) -> None:
         if isinstance(report, (Ready, Broken)):

@@ -45,13 +45,17 @@ class Streams:
                 stream.fail(failure)
                 self._trials.settle(stream)
 
-    def resume(self) -> None:
-        """All go to the new engine; but one over which engines were lost again and again ends."""
+    def resume(self) -> bool:
+        """All go to the new engine; but one over which engines were lost again and again ends.
+
+        Returns whether there was such a one.
+        """
         culprit = self._trials.resume(list(self._streams.values()))
         if culprit is not None:
             # The others should not go down with it again.
             self._streams.pop(culprit.request.id, None)
             culprit.fail(EngineLost("the engine was lost over and over while it worked on this request"))
+        return culprit is not None
 
     def lose(self, why: str) -> None:
         """All end with EngineLost."""

@@ -194,31 +194,34 @@ def test_a_request_that_kills_every_engine_fails_alone(zoo: Any) -> None:
     asyncio.run(scenario())
 
 
-def test_a_poison_is_found_among_others_and_they_are_answered(
-    zoo: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("num_poisons", [1, 3])
+def test_poisons_are_found_among_others_and_they_are_answered(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch, num_poisons: int
 ) -> None:
-    """The engine dies whenever it is given that one request, whoever else is there."""
+    """The engine dies whenever it is given one of those requests, whoever else is there."""
     driven = drive(zoo.base, zoo.store)
     (expected,) = driven.answers(driven.submit(PROMPT, max_new_tokens=8))
 
     async def scenario() -> None:
         async with running(zoo) as link:
-            poison = request(link, "", max_new_tokens=8)
+            poisons = [request(link, "", max_new_tokens=8) for _ in range(num_poisons)]
+            deadly = {poison.id for poison in poisons}
             send = link._send
 
             def kill_by_poison(command: Any) -> None:
                 send(command)
-                if isinstance(command, Submit) and command.id == poison.id and link.ready is not None:
+                if isinstance(command, Submit) and command.id in deadly and link.ready is not None:
                     os.kill(link.pid, signal.SIGKILL)
 
             monkeypatch.setattr(link, "_send", kill_by_poison)
-            guilty = asyncio.create_task(collect(link, poison))
+            guilty = [asyncio.create_task(collect(link, poison)) for poison in poisons]
             asked = [
                 asyncio.create_task(collect(link, request(link, "", max_new_tokens=8))) for _ in range(4)
             ]
             assert await asyncio.gather(*asked) == [expected] * 4
-            with pytest.raises(EngineLost, match="over and over"):
-                await guilty
+            for each in guilty:
+                with pytest.raises(EngineLost, match="over and over"):
+                    await each
             assert await collect(link, request(link, "", max_new_tokens=8)) == expected
 
     asyncio.run(scenario())
