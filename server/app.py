@@ -87,7 +87,7 @@ class Front:
         store = _open_store(config)
         grants = Grants(config.adapter_folder / "grants.json")
         self._directory = directory = Directory(store, grants, self._link.news)
-        texts = Texts(config.base, lambda digest: store.folder(digest, directory.is_held))
+        self._texts = texts = Texts(config.base, lambda digest: store.folder(digest, directory.is_held))
         self._uploads = Uploading(directory, self._link, texts, config.max_rank, config.max_adapter_bytes)
         self._tiers = Tiers(directory, self._link)
         self._journal = Journal(AuditLog(config.audit_folder, config.audit_file_bytes))
@@ -185,6 +185,7 @@ class Front:
             await self._link.stop()
 
     def _close_store(self) -> None:
+        self._texts.close()
         self._uploads.close()
         self._directory.close()
         self._journal.close()

@@ -17,7 +17,11 @@ async def encode(text: Text, prompt: str) -> list[int]:
 
 async def encode_chat(text: Text, turns: Sequence[Turn]) -> list[int]:
     """The ids of a conversation; a long one is rendered and tokenized off the event loop."""
-    return await _off_loop(text, sum(len(turn.content) for turn in turns), lambda: text.render_chat(turns))
+    num_chars = sum(len(turn.content) for turn in turns)
+    if text.templates is None:
+        return await _off_loop(text, num_chars, lambda: text.render_chat(turns))
+    rendered = await text.templates.render(*text.template(), turns)
+    return await _off_loop(text, num_chars, lambda: text.encode_rendered(rendered))
 
 
 async def tokenize(text: Text, params: GenerateParams, limits: Limits) -> list[int]:
@@ -36,5 +40,5 @@ async def tokenize(text: Text, params: GenerateParams, limits: Limits) -> list[i
 
 
 async def _off_loop(text: Text, num_chars: int, work: Callable[[], list[int]]) -> list[int]:
-    is_quick = text.is_own and num_chars <= INLINE_CHARS
+    is_quick = text.templates is None and num_chars <= INLINE_CHARS
     return work() if is_quick else await asyncio.to_thread(work)

@@ -11,6 +11,7 @@ from server.base import UnreadableBase
 from server.detokenizer import Detokenizer
 from server.errors import InvalidRequest, Violation
 from server.requests import Turn
+from server.templates import TemplateProcess
 
 # Enough of a prompt's end for a decoder to tell whether the answer begins with a space.
 CONTEXT_TOKENS = 6
@@ -26,16 +27,19 @@ class NoChatTemplate(InvalidRequest):
 class Text:
     """One base's tokenizer. Every method may be called from any thread.
 
-    is_own: whether the operator chose it. What an adapter brought may take its time over short texts too.
+    templates: where chats are rendered, if an adapter brought this and not the operator. What strangers made
+    may take its time over short texts too.
     """
 
-    def __init__(self, base: str, is_own: bool = True, chat_template: str | None = None) -> None:
+    def __init__(
+        self, base: str, templates: TemplateProcess | None = None, chat_template: str | None = None
+    ) -> None:
         """base: a folder or hub id. chat_template: instead of the one that is there."""
         # Not AutoTokenizer: it imports torch, and may rebuild a pipeline other than tokenizer.json's.
         self._tokenizer = _load(base)
         if chat_template is not None:
             self._tokenizer.chat_template = chat_template
-        self.is_own = is_own
+        self.templates = templates
         self.backend: Tokenizer = self._tokenizer.backend_tokenizer
         # The backend alone is used from here on: transformers' wrapper changes truncation and padding
         # as it encodes, which two threads must not.
@@ -60,7 +64,10 @@ class Text:
         return ids
 
     def render_chat(self, turns: Sequence[Turn]) -> list[int]:
-        """The ids of a conversation, up to where the assistant speaks next. Raises InvalidRequest."""
+        """The ids of a conversation, up to where the assistant speaks next, by the operator's own template.
+
+        Raises InvalidRequest.
+        """
         if not self.has_chat_template:
             raise NoChatTemplate
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
@@ -69,10 +76,23 @@ class Text:
                 messages, add_generation_prompt=True, tokenize=False
             )
         except Exception as error:
-            # Templates refuse on purpose, such as turns that do not alternate; one that an adapter brought
-            # may also just be wrong, and divide by zero.
-            whose = "base" if self.is_own else "adapter"
-            raise InvalidRequest.of("chat", f"the {whose}'s chat template refuses it: {error}") from error
+            # Templates refuse on purpose, such as turns that do not alternate.
+            raise InvalidRequest.of("chat", f"the base's chat template refuses it: {error}") from error
+        return self.encode_rendered(rendered)
+
+    def template(self) -> tuple[str, dict[str, str]]:
+        """What renders conversations, and the special tokens that it may name. Raises InvalidRequest."""
+        if not self.has_chat_template:
+            raise NoChatTemplate
+        try:
+            return self._tokenizer.get_chat_template(), self._tokenizer.special_tokens_map
+        except ValueError as error:
+            raise InvalidRequest.of(
+                "chat", f"the adapter's chat templates have no default: {error}"
+            ) from error
+
+    def encode_rendered(self, rendered: str) -> list[int]:
+        """The ids of a conversation as its template made it."""
         ids: list[int] = self.backend.encode(rendered, add_special_tokens=False).ids
         return ids
 

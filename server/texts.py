@@ -11,6 +11,7 @@ from adapters.manifest import Manifest
 from adapters.store import AdapterVersion
 from server.base import UnreadableBase
 from server.errors import AdapterUnusable
+from server.templates import TemplateProcess
 from server.text import Text
 
 # Tokenizers kept at once; a large one takes some tens of MB.
@@ -25,6 +26,7 @@ class Texts:
 
     def __init__(self, base: str, folder_of: Callable[[str], Path], max_texts: int = MAX_TEXTS) -> None:
         self.base = Text(base)
+        self._templates = TemplateProcess()
         self._base = base
         self._folder_of = folder_of
         self._max_texts = max_texts
@@ -48,20 +50,25 @@ class Texts:
             told = f"The tokenizer of adapter {name} cannot be read: {error}"
             raise AdapterUnusable(name, told) from error
 
+    def close(self) -> None:
+        """Waits for what is being rendered."""
+        self._templates.close()
+
     async def check(self, folder: Path, manifest: Manifest) -> None:
         """Raises InvalidAdapter where an upload's own tokenizer could not be used."""
         if manifest.tokenizer_files:
             try:
-                await asyncio.to_thread(read_text, self._base, folder, manifest)
+                await asyncio.to_thread(read_text, self._base, folder, manifest, self._templates)
             except (UnreadableBase, OSError) as error:
                 raise InvalidAdapter([f"its tokenizer cannot be used: {error}"]) from error
 
     def _load(self, version: AdapterVersion) -> "asyncio.Future[Text]":
         folder = self._folder_of(version.digest)
-        return asyncio.ensure_future(asyncio.to_thread(read_text, self._base, folder, version.manifest))
+        reading = asyncio.to_thread(read_text, self._base, folder, version.manifest, self._templates)
+        return asyncio.ensure_future(reading)
 
 
-def read_text(base: str, folder: Path, manifest: Manifest) -> Text:
+def read_text(base: str, folder: Path, manifest: Manifest, templates: TemplateProcess) -> Text:
     """The text of a base with what an adapter brought in its place: a tokenizer, or a chat template alone.
 
     Raises InvalidAdapter, UnreadableBase or OSError.
@@ -71,6 +78,6 @@ def read_text(base: str, folder: Path, manifest: Manifest) -> Text:
         if spec.name in brought and describe(folder / spec.name) != spec:
             raise InvalidAdapter([f"{spec.name} is not the file that was checked; its bytes changed on disk"])
     if "tokenizer.json" in brought:
-        return Text(str(folder), is_own=False)
+        return Text(str(folder), templates)
     template = folder / "chat_template.jinja"
-    return Text(base, is_own=False, chat_template=template.read_text(encoding="utf-8"))
+    return Text(base, templates, chat_template=template.read_text(encoding="utf-8"))

@@ -109,12 +109,13 @@ class FurtherFront:
         self._count()
         await self._channel.close(None)
         await asyncio.to_thread(self._spans.close)
+        await asyncio.to_thread(self._texts.close)
 
     def _make_server(self, config: ServerConfig) -> grpc.aio.Server:
         tenants = open_tenants(config.tenants)
         gate = Gate(build_access(config, tenants), Books(self._metrics, self._spans))
         blobs = Blobs(config.adapter_folder / "blobs", config.adapter_folder / "trash")
-        texts = Texts(config.base, blobs.folder)
+        texts = self._texts = Texts(config.base, blobs.folder)
         inference = InferenceService(
             config,
             read_base(config.base),
