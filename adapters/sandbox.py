@@ -50,7 +50,7 @@ def inspect_in_sandbox(
             [sys.executable, "-s", "-c", _COMMAND],
             input=json.dumps(task).encode(),
             capture_output=True,
-            env=_environment(),
+            env=environment(),
             timeout=cpu_seconds * WALL_FACTOR,
             check=False,
         )
@@ -98,8 +98,8 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _environment() -> dict[str, str]:
-    # Wherever this process finds its packages, the child does too.
+def environment() -> dict[str, str]:
+    """Of a child that should find this process's packages, and none of its secrets."""
     path = os.pathsep.join([str(Path(__file__).resolve().parent.parent), *filter(None, sys.path)])
     # One BLAS thread: dozens would reserve more address space than the limit allows.
     return {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PATH": os.defpath}

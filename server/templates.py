@@ -1,15 +1,14 @@
 """Chat templates that adapters brought, rendered where an endless loop harms nobody."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 
+from adapters.sandbox import environment
 from server import workers
 from server.errors import InvalidRequest
 from server.requests import Turn
@@ -80,14 +79,12 @@ class TemplateProcess:
 
 
 def _start() -> "subprocess.Popen[str]":
-    path = os.pathsep.join([str(Path(__file__).resolve().parent.parent), *filter(None, sys.path)])
     return subprocess.Popen(
         [sys.executable, "-s", "-m", "server.template_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        # No secrets of this process, and one BLAS thread: more would reserve more than the limit.
-        env={"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PATH": os.defpath},
+        env=environment(),
         encoding="utf-8",
     )
 

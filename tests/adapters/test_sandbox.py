@@ -22,7 +22,7 @@ def test_the_same_answer_as_inspect(builder: Any, base: BaseShapes, config: dict
 
 def test_the_child_sees_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    assert set(sandbox._environment()) == {"PYTHONPATH", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "PATH"}
+    assert set(sandbox.environment()) == {"PYTHONPATH", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "PATH"}
 
 
 @pytest.mark.parametrize(
