@@ -17,7 +17,9 @@ def trained(monkeypatch, adapter_folder):
         seen.append(path.name)
         return adapter_folder
 
-    monkeypatch.setattr(train, "read_settings", lambda path: SimpleNamespace(name=path.name, task="sft"))
+    monkeypatch.setattr(
+        train, "read_settings", lambda path: SimpleNamespace(name=path.name, task="sft", method="lora")
+    )
     monkeypatch.setattr(train, "_train", stand_in)
     return seen
 

@@ -74,7 +74,7 @@ def test_errors_that_are_allowed_are_warnings(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"base": "/no/such/base"}, "no tokenizer"),
+        ({"base": "/no/such/base"}, "/no/such/base is no folder"),
         ({"lora": LoraSection(targets=("nothing_proj",))}, "no linear nothing_proj"),
     ],
 )
