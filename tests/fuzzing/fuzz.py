@@ -1,8 +1,8 @@
 """`python tests/fuzzing/fuzz.py TARGET SECONDS CORPUS`: guided by coverage, until the unexpected is raised.
 
 Ends with 0 after so many seconds; with another code at the first input that raises anything but the refusal
-that the target documents, takes longer than 5 seconds, or has the whole process need more than 2 GiB. The input
-is left in the corpus's folder.
+that the target documents, takes longer than 5 seconds, or has the process need more than 2 GiB. The input is
+left in the corpus's folder.
 """
 
 import json
