@@ -139,12 +139,8 @@ def test_two_hundred_answers_end_when_the_server_is_told_to_leave(start: Callabl
     assert seconds < 2.0
 
 
-@pytest.mark.parametrize("num_stalled", [60, pytest.param(1000, marks=pytest.mark.long)])
-def test_readers_that_take_nothing_are_cut_and_nobody_feels_them(
-    start: Callable[[float], Child], num_stalled: int
-) -> None:
-    is_long = num_stalled > 100
-    child = start(20.0 if is_long else 1.0)
+def test_readers_that_take_nothing_are_cut_and_cost_no_memory(start: Callable[[float], Child]) -> None:
+    num_stalled, child = 60, start(1.0)
     memory = psutil.Process(child.process.pid).memory_info
 
     async def gaps(stubs: list[Any], seconds: float) -> list[float]:
@@ -158,13 +154,13 @@ def test_readers_that_take_nothing_are_cut_and_nobody_feels_them(
     async def scenario() -> tuple[list[float], list[float], int, Counter[grpc.StatusCode], float]:
         async with child.connect() as readers, child.connect() as channels:
             stubs: list[Any] = [InferenceStub(channel) for channel in readers]
-            calm, before = await gaps(stubs, 10.0 if is_long else 0.0), memory().rss
+            calm, before = await gaps(stubs, 0.0), memory().rss
             stalled = [
                 InferenceStub(channels[number % NUM_CHANNELS]).Generate(FLOOD, timeout=60.0)
                 for number in range(num_stalled)
             ]
             began = time.monotonic()
-            beside = await gaps(stubs, 10.0 if is_long else 0.0)
+            beside = await gaps(stubs, 0.0)
             grown = memory().rss - before
             await asyncio.to_thread(child.wait_cut, num_stalled)
             seconds = time.monotonic() - began
@@ -179,5 +175,3 @@ def test_readers_that_take_nothing_are_cut_and_nobody_feels_them(
     log.info(figures)
     assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED: num_stalled}, codes
     assert grown < 2**30 * num_stalled / 1000, figures
-    if is_long:
-        assert p99[1] <= 1.2 * p99[0] and seconds <= 30.0, figures
