@@ -94,6 +94,7 @@ class Engine:
         )
 
     def close(self) -> None:
+        self._runner.close()
         self._scheduler.slots.close()
         self._preparer.close()
         self.bell.close()

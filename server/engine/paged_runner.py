@@ -14,9 +14,12 @@ from server.engine.sampler import Drawn, Row, draw, is_greedy
 from server.engine.sequence import Chosen
 from server.engine.slots import AdapterSlots
 from server.engine.transfer import Transfers
+from server.kernels.background import Background
 from server.kernels.fused_cuda import greedy
 from server.kernels.lora import AdapterMemory
+from server.kernels.nvrtc import context_of_this_thread
 from server.model.decoder import Decoder, KvCache
+from server.model.foreseen import foreseen
 from server.model.linears import SlotLora
 from server.model.step import Step
 
@@ -46,6 +49,9 @@ class PagedRunner:
         # The tokens of the step before, which the host may not know yet.
         rows = max(max_running, MOST_DECODES)
         self._previous = torch.zeros(rows, dtype=torch.int32, device=device)
+        # Beside the graphs' capture, which waits for its own kernels alone, and after it.
+        wanted = foreseen(decoder, memory, block_size, max_running)
+        self._kernels = Background(wanted, context_of_this_thread())
         self.graphs = Graphs(self._forward, self._transfers.array, max_running)
 
     @torch.inference_mode()
@@ -65,6 +71,9 @@ class PagedRunner:
         if not rows:
             return Launched(chosen, None)
         return Launched(chosen, self._draw(logits[: len(rows)], tokens[: len(rows)], rows).sent())
+
+    def close(self) -> None:
+        self._kernels.close()
 
     def _replay(self, layout: Layout, ints: Ints) -> tuple[Tensor, Tensor]:
         if layout not in self.graphs:

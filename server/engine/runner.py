@@ -31,6 +31,9 @@ class Runner(Protocol):
     def launch(self, chosen: list[Chosen]) -> Launched:
         """Begins a step."""
 
+    def close(self) -> None:
+        """Ends what it does beside steps."""
+
 
 def rows_of(chosen: list[Chosen]) -> list[Row]:
     return [_row(choice.sequence) for choice in chosen if choice.samples]
@@ -74,6 +77,9 @@ class TorchRunner:
         drawn = draw(logits, rows)
         self._previous = drawn.tokens
         return Launched(chosen, drawn.sent())
+
+    def close(self) -> None:
+        """Nothing runs beside its steps."""
 
     def _packs_of(self, chosen: list[Chosen]) -> Packs | None:
         """Keyed by content digest, so a pack can never stand for another adapter than it was made of."""

@@ -51,7 +51,8 @@ def _launch(
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["layer", "layers", "first_part"])
+# Slots stand in a step's one array, wherever its layout leaves them.
+@triton.jit(do_not_specialize=["layer", "layers", "first_part"], do_not_specialize_on_alignment=["slots_ptr"])
 def _adjust(
     y_ptr, vectors_ptr, extras_ptr, slots_ptr, y_stride, layer, layers, first_part,
     width0, width1, width2, column0, column1, column2,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from server.kernels import nvrtc
 from server.kernels.attention import Heads, PagedPlan
+from server.kernels.background import Wanted
 
 # Four blocks of so many run on a processor at once: their tiles of keys and values fit its shared memory.
 WARPS = 3
@@ -53,6 +54,13 @@ def attend(
         return out
     _rotate_kernel(heads, plan.block_size, has_norms).launch((qkv.shape[0], 1, 1), arguments)
     return _attend_chunks(out.view(-1, heads.num_heads, heads.dim), k_cache, v_cache, plan).flatten(1)
+
+
+def foreseen(heads: Heads, block_size: int, has_norms: bool, most_sequences: int) -> list[Wanted]:
+    """The kernels that steps of up to `most_sequences` may ask for."""
+    splits = {_splits(count * heads.num_kv_heads) for count in range(1, most_sequences + 1)}
+    wanted: list[Wanted] = [(_decode_kernel, (heads, block_size, has_norms, each)) for each in sorted(splits)]
+    return [*wanted, (_rotate_kernel, (heads, block_size, has_norms))]
 
 
 def _attend_chunks(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: PagedPlan) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from server.kernels import nvrtc
+from server.kernels.background import Wanted
 
 # Blocks that look through one row of logits.
 PARTS = 16
@@ -49,6 +50,13 @@ def greedy(logits: Tensor) -> Tensor:
     )
     _greedy_kernel("choose", vocab).launch((rows, 1, 1), _PairArguments(tokens.data_ptr(), keys.data_ptr()))
     return tokens
+
+
+def foreseen(hidden: int, ffn: int, vocab: int) -> list[Wanted]:
+    """The kernels that steps of such a model may ask for."""
+    wide = {"add_rms_norm": hidden, "embed": hidden, "silu_mul": ffn}
+    wanted: list[Wanted] = [(_kernel, each) for each in wide.items()]
+    return wanted + [(_greedy_kernel, (name, vocab)) for name in ("greedy", "choose")]
 
 
 @cache

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from server.kernels import nvrtc
+from server.kernels.background import Wanted
 from server.kernels.device import processors
 from server.kernels.slot_update import SlotUpdate
 
@@ -23,7 +24,7 @@ def shrink(x: Tensor, update: SlotUpdate) -> Tensor:
     stride = -(-memory.max_rank // 8) * 8
     t = torch.empty(x.shape[0], parts, stride, dtype=torch.float32, device=x.device)
     tiles = batch.tiles.shape[0]
-    cluster = _cluster(x.shape[1] // 64, tiles * parts)
+    cluster, warps = _variant(x.shape[1], tiles, parts)
     arguments = _ShrinkArguments(
         t.data_ptr(),
         x.data_ptr(),
@@ -36,9 +37,20 @@ def shrink(x: Tensor, update: SlotUpdate) -> Tensor:
         batch.tiles.data_ptr(),
         x.shape[1],
     )
-    warps = _warps(x.shape[1] // 64, cluster, cluster * tiles * parts)
     _kernel(cluster, warps, memory.max_rank).launch((cluster, parts, tiles), arguments)
     return t
+
+
+def foreseen(width: int, parts: int, max_rank: int, most_tiles: int) -> list[Wanted]:
+    """The kernels that steps of up to `most_tiles` tiles may ask for."""
+    variants = {_variant(width, tiles, parts) for tiles in range(1, most_tiles + 1)}
+    return [(_kernel, (*variant, max_rank)) for variant in sorted(variants)]
+
+
+def _variant(width: int, tiles: int, parts: int) -> tuple[int, int]:
+    """(blocks that split K, warps of each)."""
+    cluster = _cluster(width // 64, tiles * parts)
+    return cluster, _warps(width // 64, cluster, cluster * tiles * parts)
 
 
 def _cluster(groups: int, tasks: int) -> int:

@@ -5,9 +5,9 @@ The sources stand in `cuda/`; each kernel is one file behind `common.cuh`, speci
 
 import ctypes
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -17,6 +17,7 @@ from cuda.bindings import driver, nvrtc
 
 from server.kernels.compile_cache import cache_folder, cached
 from server.kernels.device import processors
+from server.kernels.once import once
 
 SOURCES = Path(__file__).parent / "cuda"
 # A kernel's configuration is filled in and handed over as one: not only the engine's thread launches some.
@@ -117,13 +118,24 @@ def load(
     return Kernel.of(function, threads, shared_bytes, cluster, overlaps and capability() >= (9, 0))
 
 
-@cache
+@once
 def _module(
     source: str, headers: tuple[str, ...], prelude: str, macros: tuple[tuple[str, int | str], ...]
 ) -> Any:
     text = _text(source, headers, prelude)
     binary = _cubin(source, text, {**dict(macros), **_table_macros()}, _architecture())
     return check(driver.cuModuleLoadData(binary))
+
+
+def context_of_this_thread() -> Callable[[], object]:
+    """By which another thread loads kernels for the same device."""
+    torch.cuda.current_stream()
+    context = check(driver.cuCtxGetCurrent())
+    return partial(_enter, context)
+
+
+def _enter(context: Any) -> None:
+    check(driver.cuCtxSetCurrent(context))
 
 
 def capability() -> tuple[int, int]:

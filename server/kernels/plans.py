@@ -84,6 +84,13 @@ def plan_of(form: Format, tokens: int, rows: int, width: int, pairs: bool, on: P
     return (_mma_plan if tokens <= MMA_TOKENS else _wgmma_plan)(form, tokens, rows, width, pairs, on)
 
 
+def plans_of(form: Format, rows: int, width: int, pairs: bool, on: Processors) -> list[Plan]:
+    """All that launches of any number of tokens ask for; the smallest first."""
+    most = most_tokens(on)
+    sizes = sorted({_padded(tokens) for tokens in range(1, most + 1)})
+    return [plan_of(form, tokens, rows, width, pairs, on) for tokens in sizes]
+
+
 def _mma_plan(form: Format, tokens: int, rows: int, width: int, pairs: bool, on: Processors) -> Plan:
     """A block an SM. Blocks share K where they have few tiles; else each goes over all of K itself."""
     padded, groups, tiles = 8 if tokens <= 8 else 16, width // GROUP, rows // TILE
@@ -134,7 +141,7 @@ def _wgmma_plan(form: Format, tokens: int, rows: int, width: int, pairs: bool, o
 
 
 def _padded(tokens: int) -> int:
-    """More tokens in larger steps: each size is compiled when it first comes."""
+    """More tokens in larger steps: each size is a kernel to compile and to keep."""
     step = 8 if tokens <= 64 else 32 if tokens <= 128 else 64
     return -(-tokens // step) * step
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from server.kernels import lora_shrink
+from server.kernels.background import Wanted
 from server.kernels.device import processors
 from server.kernels.formats import INT8, NF4, Format
 from server.kernels.fused_cuda import silu_mul
@@ -17,7 +19,7 @@ from server.kernels.linear_kernels import dequantize_kernel, linear_kernel
 from server.kernels.lora import Update, updated
 from server.kernels.lora_shrink import UpdateArguments, shrink, update_arguments
 from server.kernels.nf4 import Nf4Weight
-from server.kernels.plans import fused_up_to, most_tokens, most_updates, plan_of
+from server.kernels.plans import fused_up_to, most_tokens, most_updates, plan_of, plans_of
 from server.kernels.slot_update import SlotUpdate
 from server.kernels.tiles import DECODE_ROWS
 
@@ -58,6 +60,13 @@ class TiledWeight:
         """Whether the weight is made of whole tiles."""
         rows, width = weight.shape
         return rows % (2 * TILE if pairs else TILE) == 0 and width % GROUP == 0
+
+    def foreseen(self, parts: int, max_rank: int) -> list[Wanted]:
+        """The kernels that products with it, and with `parts` parts' updates, may ask for."""
+        plans = plans_of(self.format, *self.shape, self.pairs, processors())
+        wanted: list[Wanted] = [(linear_kernel, (plan,)) for plan in plans]
+        wanted += lora_shrink.foreseen(self.shape[1], parts, max_rank, most_updates(processors()))
+        return [*wanted, (dequantize_kernel, (self.format, self.pairs))]
 
     def linear(self, x: Tensor, bias: Tensor | None, update: Update | None = None) -> Tensor:
         """x [tokens, in] bf16 -> [tokens, out], the adapters' update added before the one rounding."""

@@ -1,9 +1,6 @@
 """Which products go to the kernels, in which pieces, and which are left to torch; no device is asked."""
 
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -32,21 +29,6 @@ class Launches:
     def launch(self, grid: tuple[int, int, int], arguments: Any) -> None:
         assert grid == (self.plan.splits, self.plan.columns, 1)
         self.seen.append((self.plan.name, self.plan.tokens, arguments.tokens))
-
-
-@pytest.fixture
-def tiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """server.kernels.tiled, importable also where CUDA's bindings are not installed."""
-    before = set(sys.modules)
-    bindings = ModuleType("cuda.bindings")
-    bindings.driver = bindings.nvrtc = ModuleType("none")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
-    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
-    from server.kernels import tiled
-
-    yield tiled
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
 
 
 @pytest.fixture
