@@ -83,6 +83,8 @@ class Engine:
             self._commit()
         if self._debug_checks or (not chosen and self._scheduler.is_idle()):
             self._scheduler.check()
+        if self.is_idle:
+            self._runner.rest()
         tokens, self._tokens = self._tokens, []
         return StepReport(
             tokens,

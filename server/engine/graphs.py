@@ -1,27 +1,44 @@
-"""Decode steps as CUDA graphs: for a few batch sizes each without adapters, with, and with their vectors."""
+"""Steps as CUDA graphs: a few sizes, each without adapters, with, and with their vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 
 import torch
 from torch import Tensor
 
-from server.engine.paged import MOST_DECODES, Layout, decode_layout
+from server.engine.paged import CHUNK_ADAPTERS, CHUNK_SEQUENCES, MOST_DECODES, Bucket, Layout
 from server.engine.sequence import Chosen
 
-BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, MOST_DECODES)
+DECODES = (1, 2, 4, 8, 16, 24, 32, 48, MOST_DECODES)
+# Of steps with chunks: tokens, and those that all their sequences see.
+CHUNK_TOKENS, CHUNK_CONTEXTS = (64, 128, 256, 320, 512), (4096, 16384)
 # Logits and tokens of a step, from its layout and its ints on the device.
 Forward = Callable[[Layout, Tensor], tuple[Tensor, Tensor]]
 
 
-def bucket_of(chosen: list[Chosen]) -> int | None:
-    """The rows to which a step is padded; None: it is no decode step, or too large a one."""
-    if not all(choice.num_tokens == 1 and choice.samples for choice in chosen):
+def bucket_of(chosen: list[Chosen], step_tokens: int) -> Bucket | None:
+    """The smallest in which a step fits; None: it is no graph. step_tokens: of the largest step."""
+    if all(choice.num_tokens == 1 and choice.samples for choice in chosen):
+        return next((Bucket(rows) for rows in DECODES if rows >= len(chosen)), None)
+    adapters = {choice.sequence.slot for choice in chosen if choice.sequence.slot}
+    if len(chosen) >= CHUNK_SEQUENCES or len(adapters) > CHUNK_ADAPTERS:
         return None
-    return next((bucket for bucket in BUCKETS if bucket >= len(chosen)), None)
+    tokens = sum(choice.num_tokens for choice in chosen)
+    context = sum(choice.start + choice.num_tokens for choice in chosen)
+    fitting = (b for b in chunk_buckets(step_tokens) if b.tokens >= tokens and b.context >= context)
+    return next(fitting, None)
+
+
+def chunk_buckets(step_tokens: int) -> Iterator[Bucket]:
+    """Of steps with chunks, the smallest first; none is larger than a step can be."""
+    for tokens, context in product(CHUNK_TOKENS, CHUNK_CONTEXTS):
+        if tokens <= step_tokens:
+            yield Bucket(tokens, context)
 
 
 class Graphs:
-    """Captured over padding that touches no cache: at start, and where adapters have vectors at first need.
+    """Captured over padding that touches no cache: those of decodes at start, others when nothing else is to
+    be done or at first need.
 
     array: the ints of every step, at the place where the graphs read them.
     """
@@ -32,11 +49,11 @@ class Graphs:
         self._pool = torch.cuda.graph_pool_handle()
         self._forward = forward
         self._array = array
-        largest = next((bucket for bucket in BUCKETS if bucket >= max_running), MOST_DECODES)
+        largest = next((rows for rows in DECODES if rows >= max_running), MOST_DECODES)
         # The largest first: the others find room in its memory.
-        for bucket in sorted((b for b in BUCKETS if b <= largest), reverse=True):
+        for rows in sorted((rows for rows in DECODES if rows <= largest), reverse=True):
             for has_adapters in (True, False):
-                self._capture(decode_layout(bucket, has_adapters))
+                self._capture(Bucket(rows).layout(has_adapters))
 
     def __contains__(self, layout: Layout) -> bool:
         return layout in self._graphs

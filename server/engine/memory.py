@@ -13,7 +13,7 @@ from server.model.decoder import Decoder
 CACHE_SHARE = 0.95
 CPU_CACHE_BYTES = 1 << 30
 # CUDA graphs, loaded kernels and the libraries' own buffers.
-LIBRARIES_BYTES = 1 << 30
+LIBRARIES_BYTES = 3 << 29
 USUAL_RANK = 16
 
 

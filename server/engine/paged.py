@@ -23,6 +23,47 @@ Ints = NDArray[np.int32]
 MOST_DECODES = 64
 
 
+# Sequences of a padded step with chunks, of which the last is padding, and adapters in it at most.
+CHUNK_SEQUENCES, CHUNK_ADAPTERS = 65, 32
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """To what a step is padded. context: of all its sequences together; 0: each of them decodes.
+
+    Rows that pad belong to sequences that pad, and these touch no cache.
+    """
+
+    tokens: int
+    context: int = 0
+
+    @property
+    def sequences(self) -> int:
+        return CHUNK_SEQUENCES if self.context else self.tokens
+
+    @property
+    def tiles(self) -> int:
+        """Of adapters, each of which may leave one unfilled."""
+        return self.tokens // CHUNK_ROWS + CHUNK_ADAPTERS if self.context else self.tokens
+
+    @property
+    def sampled(self) -> int | None:
+        return CHUNK_SEQUENCES - 1 if self.context else None
+
+    def layout(self, has_adapters: bool, adjusts: bool = False) -> "Layout":
+        return Layout(
+            tokens=self.tokens,
+            sequences=self.sequences,
+            tiles=self.tiles if has_adapters else 0,
+            tile_rows=CHUNK_ROWS if self.context else DECODE_ROWS,
+            sampled=self.sampled,
+            adjusts=adjusts,
+            longest=self.tokens if self.context else 1,
+            total_context=self.context,
+            longest_context=self.context,
+        )
+
+
 @dataclass(frozen=True)
 class Layout:
     """How many of each the array holds; equal layouts have equal places in it."""
@@ -64,60 +105,74 @@ class Layout:
         return Step(token_ids, positions, plan, lora, rows, previous)
 
 
-def decode_layout(bucket: int, has_adapters: bool, adjusts: bool = False) -> Layout:
-    """Of a step of decodes that is padded to `bucket` rows."""
-    return Layout(bucket, bucket, bucket if has_adapters else 0, DECODE_ROWS, None, adjusts)
-
-
 def most_ints(max_running: int, step_tokens: int, most_blocks: int) -> int:
-    """That any step can need, if a sequence has at most `most_blocks`."""
+    """That any step can need, padded to a bucket of `step_tokens` or not, if a sequence has `most_blocks`."""
     tokens = max(step_tokens, max_running, MOST_DECODES)
-    return 3 * tokens + (7 + most_blocks) * max(max_running, MOST_DECODES) + 3 * (tokens + 1) + 1
+    return 3 * tokens + (7 + most_blocks) * max(max_running, CHUNK_SEQUENCES) + 3 * (tokens + 1) + 1
 
 
-def pack(chosen: list[Chosen], bucket: int | None = None, adjusts: bool = False) -> tuple[Ints, Layout]:
-    """`chosen` as sorted by slot. bucket: decodes are padded to so many rows, each with a tile of its own.
+def pack(chosen: list[Chosen], bucket: Bucket | None = None, adjusts: bool = False) -> tuple[Ints, Layout]:
+    """`chosen` as sorted by slot, and no more than fit the bucket.
 
     adjusts: whether some adapter of theirs has vectors.
     """
     lengths = np.array([c.num_tokens for c in chosen])
     contexts = np.array([c.start + c.num_tokens for c in chosen])
     slots = np.repeat([c.sequence.slot or 0 for c in chosen], lengths)
-    decodes = bool((lengths == 1).all())
-    tile_rows = DECODE_ROWS if decodes and len(chosen) <= MOST_DECODES else CHUNK_ROWS
-    tiles = make_tiles(slots, tile_rows)
     blocks = [c.sequence.blocks for c in chosen]
-    block_at = np.cumsum([0, *(len(each) for each in blocks)])[:-1]
     starts = np.cumsum([0, *lengths])
     sampled = [int(end) - 1 for c, end in zip(chosen, starts[1:], strict=True) if c.samples]
-    ids = [ids_of(c) for c in chosen]
+    decodes = bool((lengths == 1).all()) and len(chosen) <= MOST_DECODES
+    tile_rows = DECODE_ROWS if decodes and not (bucket and bucket.context) else CHUNK_ROWS
+    tiles = make_tiles(slots, tile_rows)
+    if bucket is None:
+        layout = _layout_of(lengths, contexts, (len(tiles), tile_rows), len(sampled), adjusts)
+    else:
+        layout = bucket.layout(len(tiles) > 0, adjusts)
     offsets = np.arange(len(slots)) - np.repeat(starts[:-1], lengths)
-    positions = np.repeat(contexts - lengths, lengths) + offsets
-    pad = 0 if bucket is None else bucket - len(chosen)
+    n, t = layout.sequences, layout.tokens
     fields = [
-        _padded(list(chain.from_iterable(ids)), pad),
-        _padded(positions, pad),
-        np.concatenate((starts, starts[-1] + np.arange(1, pad + 1))),
-        _padded(contexts, pad),
-        _padded(block_at, pad),
-        _padded(slots, pad),
-        _padded(tiles.reshape(-1), 3 * (bucket - len(tiles)) if bucket is not None and len(tiles) else 0),
-        [] if len(sampled) == len(slots) else sampled,
+        _padded(list(chain.from_iterable(map(ids_of, chosen))), t),
+        _padded(np.repeat(contexts - lengths, lengths) + offsets, t),
+        np.concatenate((starts, _ends(len(slots), t, n - len(chosen)))),
+        _padded(contexts, n),
+        _padded(np.cumsum([0, *(len(each) for each in blocks)])[:-1], n),
+        _padded(slots, t),
+        _padded(tiles.reshape(-1), 3 * layout.tiles),
+        _padded([] if layout.sampled is None else sampled, layout.sampled or 0),
         list(chain.from_iterable(blocks)),
     ]
-    layout = Layout(
-        tokens=len(slots) + pad,
-        sequences=len(chosen) + pad,
-        tiles=bucket if bucket is not None and len(tiles) else len(tiles),
-        tile_rows=tile_rows,
-        sampled=None if len(sampled) == len(slots) else len(sampled),
+    return np.concatenate([np.asarray(field, dtype=np.int32) for field in fields]), layout
+
+
+def _layout_of(
+    lengths: NDArray[np.integer],
+    contexts: NDArray[np.integer],
+    tiles: tuple[int, int],
+    sampled: int,
+    adjusts: bool,
+) -> Layout:
+    """Of a step that is not padded. tiles: how many, and of how many rows."""
+    tokens, decodes = int(lengths.sum()), bool((lengths == 1).all())
+    return Layout(
+        tokens=tokens,
+        sequences=len(lengths),
+        tiles=tiles[0],
+        tile_rows=tiles[1],
+        sampled=None if sampled == tokens else sampled,
         adjusts=adjusts,
         longest=int(lengths.max()),
         total_context=0 if decodes else int(contexts.sum()),
         longest_context=0 if decodes else int(contexts.max()),
     )
-    return np.concatenate([np.asarray(field, dtype=np.int32) for field in fields]), layout
 
 
-def _padded(values: NDArray[np.integer] | list[int], count: int) -> Ints:
-    return np.concatenate((np.asarray(values, dtype=np.int32), np.zeros(count, dtype=np.int32)))
+def _ends(begin: int, end: int, sequences: int) -> Ints:
+    """Of so many sequences that share the rows from `begin` to `end`."""
+    return (begin + (end - begin) * np.arange(1, sequences + 1) // max(sequences, 1)).astype(np.int32)
+
+
+def _padded(values: NDArray[np.integer] | list[int], length: int) -> Ints:
+    padded = np.zeros(length, dtype=np.int32)
+    padded[: len(values)] = values
+    return padded

@@ -1,5 +1,6 @@
-"""The device's side of a step on kernels: one copy to the device, one replayed graph where all decode."""
+"""The device's side of a step on kernels: one copy to the device, and mostly one replayed graph."""
 
+import logging
 from dataclasses import replace
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from server.engine.batch import sort_by_slot
 from server.engine.beyond import Beyond, beyond_pairs, write_prefixes
-from server.engine.graphs import Graphs, bucket_of
+from server.engine.graphs import Graphs, bucket_of, chunk_buckets
 from server.engine.paged import MOST_DECODES, Ints, Layout, most_ints, pack
 from server.engine.runner import Launched, rows_of
 from server.engine.sampler import Drawn, Row, draw, is_greedy
@@ -23,9 +24,13 @@ from server.model.foreseen import foreseen
 from server.model.linears import SlotLora
 from server.model.step import Step
 
+log = logging.getLogger(__name__)
+
 
 class PagedRunner:
-    """Steps in which every sequence decodes are graphs; others are launched kernel by kernel."""
+    """Steps of decodes, and those with some hundred tokens of prompts, are graphs; others are launched
+    kernel by kernel.
+    """
 
     def __init__(
         self,
@@ -44,6 +49,7 @@ class PagedRunner:
         self._slots = slots
         self._memory = memory
         device = decoder.embedding.device
+        self._step_tokens = step_tokens
         size = most_ints(max_running, step_tokens, -(-max_context // block_size))
         self._transfers = Transfers(size, device)
         # The tokens of the step before, which the host may not know yet.
@@ -53,16 +59,21 @@ class PagedRunner:
         wanted = foreseen(decoder, memory, block_size, max_running)
         self._kernels = Background(wanted, context_of_this_thread())
         self.graphs = Graphs(self._forward, self._transfers.array, max_running)
+        self._too_large: set[Layout] = set()
+        # The likeliest last: what steps with chunks will need, and nobody has asked for yet.
+        buckets = sorted(chunk_buckets(step_tokens), key=lambda bucket: (bucket.context, bucket.tokens))
+        self._ahead = [b.layout(has_adapters) for has_adapters in (False, True) for b in reversed(buckets)]
 
     @torch.inference_mode()
     def launch(self, chosen: list[Chosen]) -> Launched:
         chosen = sort_by_slot(chosen)
         beyond = beyond_pairs(chosen, self._slots.blob, self._decoder.config)
         write_prefixes(chosen, self._slots.blob, self._cache, self._block_size)
-        bucket = bucket_of(chosen) if beyond.fits_graph else None
+        bucket = bucket_of(chosen, self._step_tokens) if beyond.fits_graph else None
         ints, layout = pack(chosen, bucket, beyond.adjusts)
-        if bucket is not None:
-            logits, tokens = self._replay(layout, ints)
+        if bucket is not None and self._is_captured(layout):
+            self._transfers.send(ints)
+            logits, tokens = self.graphs.replay(layout)
         elif beyond.fits_graph:
             logits, tokens = self._forward(layout, self._transfers.send(ints))
         else:
@@ -72,14 +83,24 @@ class PagedRunner:
             return Launched(chosen, None)
         return Launched(chosen, self._draw(logits[: len(rows)], tokens[: len(rows)], rows).sent())
 
+    @torch.inference_mode()
+    def rest(self) -> None:
+        if self._ahead and self._kernels.is_done:
+            self._is_captured(self._ahead.pop())
+
     def close(self) -> None:
         self._kernels.close()
 
-    def _replay(self, layout: Layout, ints: Ints) -> tuple[Tensor, Tensor]:
-        if layout not in self.graphs:
+    def _is_captured(self, layout: Layout) -> bool:
+        """By now, that is; where memory is short its steps go on without a graph."""
+        if layout in self.graphs or layout in self._too_large:
+            return layout in self.graphs
+        try:
             self.graphs.add(layout, kept=self._previous)
-        self._transfers.send(ints)
-        return self.graphs.replay(layout)
+        except torch.OutOfMemoryError:
+            log.warning("no memory is left for the graph of steps of %d tokens", layout.tokens)
+            self._too_large.add(layout)
+        return layout in self.graphs
 
     def _forward(self, layout: Layout, ints: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [sampled, vocab] and the likeliest tokens [sampled], which the next step may look up."""

@@ -31,6 +31,9 @@ class Runner(Protocol):
     def launch(self, chosen: list[Chosen]) -> Launched:
         """Begins a step."""
 
+    def rest(self) -> None:
+        """Makes use of a turn in which nothing is to be done, for less than a second."""
+
     def close(self) -> None:
         """Ends what it does beside steps."""
 
@@ -77,6 +80,9 @@ class TorchRunner:
         drawn = draw(logits, rows)
         self._previous = drawn.tokens
         return Launched(chosen, drawn.sent())
+
+    def rest(self) -> None:
+        """Nothing is prepared."""
 
     def close(self) -> None:
         """Nothing runs beside its steps."""

@@ -63,7 +63,7 @@ class PagedPlan:
     are the last of them; 0 is padding: one row that touches no cache and comes out as zeros.
     block_at: [sequences] int32, where its blocks begin in `blocks`, int32 block numbers of all sequences.
     longest: rows of the longest sequence; 1 where every sequence decodes. total_context, longest_context: the
-    contexts' sum and maximum, which only steps with chunks need.
+    contexts' sum and maximum, which only steps with chunks need. All three may be more than there is.
     """
 
     starts: Tensor
@@ -84,10 +84,13 @@ class PagedPlan:
 
     @cached_property
     def cells(self) -> Tensor:
-        """[total_context] every sequence's context, one after another: the same in all layers."""
-        sequence = torch.repeat_interleave(self.contexts, output_size=self.total_context)
-        every = torch.arange(self.total_context, device=sequence.device, dtype=torch.int32)
-        offset = every - self.ends[sequence]
+        """[total_context] every sequence's context, one after another: the same in all layers.
+
+        What total_context has beyond the contexts is a cell that is there.
+        """
+        every = torch.arange(self.total_context, device=self.contexts.device, dtype=torch.int32)
+        sequence = torch.searchsorted(self.ends[1:], every, right=True).clamp(max=len(self.contexts) - 1)
+        offset = (every - self.ends[sequence]) * (every < self.ends[-1])
         block = self.blocks[self.block_at[sequence] + offset // self.block_size]
         return block * self.block_size + offset % self.block_size
 

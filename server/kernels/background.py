@@ -22,8 +22,11 @@ class Background:
     def __init__(self, wanted: Iterable[Wanted], enter: Callable[[], object]) -> None:
         threads = max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) // 2))
         self._pool = ThreadPoolExecutor(threads, "kernels", enter)
-        for make, arguments in wanted:
-            self._pool.submit(_make, make, arguments)
+        self._making = [self._pool.submit(_make, *each) for each in wanted]
+
+    @property
+    def is_done(self) -> bool:
+        return all(each.done() for each in self._making)
 
     def wait(self) -> None:
         """Until all are made."""

@@ -1,4 +1,4 @@
-"""Adapters find room and keep their own bytes, whoever comes and goes; packed steps equal plain ones."""
+"""Adapters find room and keep their own bytes, whoever comes and goes."""
 
 import random
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice, pairwise, product
+from itertools import pairwise, product
 from typing import Any, cast
 
 import pytest
@@ -17,17 +17,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from adapters.normal import AdapterWeights, LinearChange, LowRank
 from server.engine.arena import Extents
-from server.engine.batch import build_step, sort_by_slot
 from server.engine.copy_lane import CopyLane
 from server.engine.device_memory import Arena, Placed
 from server.engine.host_cache import HostCache
-from server.engine.paged import Layout, decode_layout, pack
-from server.engine.sequence import UNKNOWN, Chosen, Sequence
 from server.engine.slots import AdapterSlots, AdapterUnavailable
 from server.model.adapter import AdapterBlob, Allocate
 from server.model.blob import make_blob
 from server.model.config import ModelConfig
-from server.model.step import Step
 
 SIZE = 30
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
@@ -203,81 +199,6 @@ def test_a_thousand_adapters_take_turns_in_the_room_of_forty() -> None:
             slots.release(digest)
             held.remove((end, digest, slot))
     assert 0 < longest < 20 and not wanted and not waiting and not held
-
-
-def make_chosen(chance: random.Random, number: int, longest: int, block_size: int) -> list[Chosen]:
-    """Decodes, and chunks if longest > 1, of several adapters and the base, in the order of a step."""
-    blocks = iter(chance.sample(range(4000), 4000))
-    num_slots = chance.choice((0, 1, 5, 100))
-    chosen = []
-    for _ in range(number):
-        start, num_tokens = chance.randint(0, 40), chance.randint(1, chance.choice((1, longest)))
-        left = 0 if longest == 1 else chance.choice((0, 0, 3))
-        ids = [*chance.choices(range(3, 999), k=start + num_tokens + left - 1), chance.choice((5, UNKNOWN))]
-        own = list(islice(blocks, -(-len(ids) // block_size) + chance.randint(0, 2)))
-        slot, row = chance.randint(0, num_slots), chance.randint(0, 99)
-        sequence = Sequence(None, ids, num_prompt=1, blocks=own, slot=slot, pending_row=row)
-        chosen.append(Chosen(sequence, num_tokens, start, samples=not left))
-    return sort_by_slot(chosen)
-
-
-def contexts_of(step: Step) -> list[list[int]]:
-    """The cells of every sequence's context, as the kernels find them."""
-    plan, size = step.attention, step.attention.block_size
-    cells = (plan.blocks[:, None] * size + torch.arange(size)).flatten().tolist()
-    firsts, contexts = plan.block_at.tolist(), plan.contexts.tolist()
-    return [cells[at * size :][:length] for at, length in zip(firsts, contexts, strict=True)]
-
-
-def plain_contexts(step: Step, lengths: list[int]) -> list[list[int]]:
-    decodes, chunks = step.attention.decodes, iter(step.attention.chunks)
-    decoded = iter(() if decodes is None else zip(decodes.cells, decodes.seen.flatten(1), strict=True))
-    found = [(next(decoded) if n == 1 else (next(chunks).cells, slice(None))) for n in lengths]
-    return [cells[seen].tolist() for cells, seen in found]
-
-
-def assert_tiled(step: Step, slots: list[int]) -> None:
-    """Each adapter's tokens are in one tile of their slot, the base's in none."""
-    owners = [0] * len(slots)
-    if step.lora is not None:
-        assert step.lora.batch.slots.tolist() == slots
-        for slot, first, rows in step.lora.batch.tiles.tolist():
-            assert rows <= step.lora.batch.tile_rows and bool(slot) == bool(rows)
-            assert not any(owners[first : first + rows]), "a token is in two tiles"
-            owners[first : first + rows] = [slot] * rows
-    assert owners == slots
-
-
-def check_pack(chosen: list[Chosen], size: int, bucket: int | None = None) -> Layout:
-    """The packed step is the plain one, and rows that touch nothing up to the bucket."""
-    ints, layout = pack(chosen, bucket)
-    lengths, slots = [c.num_tokens for c in chosen], [c.sequence.slot for c in chosen]
-    step = layout.step(torch.from_numpy(ints), size, make_arena(0).memory, torch.empty(0))
-    plain, plan = build_step(chosen, None, size, torch.device("cpu")), step.attention
-    contexts, padding = contexts_of(step), [0] * ((bucket or len(chosen)) - len(chosen))
-    assert step.token_ids.tolist() == plain.token_ids.tolist() + padding
-    assert step.positions.tolist() == plain.positions.tolist() + padding
-    rows = torch.arange(sum(lengths)) if step.sampled is None else step.sampled
-    assert rows.tolist() == plain.sampled.tolist()
-    assert contexts == plain_contexts(plain, lengths) + [[] for _ in padding]
-    assert plan.starts[0] == 0 and plan.starts.diff().tolist() == lengths + [1 for _ in padding]
-    sizes = [len(cells) for cells in contexts] if max(lengths) > 1 else [0]
-    assert (plan.longest, plan.total_context, plan.longest_context) == (max(lengths), sum(sizes), max(sizes))
-    assert_tiled(step, [slot for slot, n in zip(slots, lengths, strict=True) for _ in range(n)] + padding)
-    return layout
-
-
-@given(st.integers(), st.integers(1, 90), st.sampled_from([1, 2, 100]), st.sampled_from([4, 16]))
-@QUICK
-def test_a_packed_step_says_what_the_plain_one_says(seed: int, number: int, longest: int, size: int) -> None:
-    check_pack(make_chosen(random.Random(seed), number, longest, size), size)
-
-
-@given(st.integers(), st.integers(1, 64), st.integers(0, 63))
-@QUICK
-def test_a_padded_step_has_the_layout_of_its_bucket(seed: int, number: int, spare: int) -> None:
-    chosen, bucket = make_chosen(random.Random(seed), number, 1, 4), min(number + spare, 64)
-    assert check_pack(chosen, 4, bucket) == decode_layout(bucket, any(c.sequence.slot for c in chosen))
 
 
 def test_a_slot_that_the_device_holds_for_another_generation_is_noticed() -> None:

@@ -45,13 +45,15 @@ class Cache:
         return (blocks[:, None] * BLOCK + torch.arange(BLOCK, device="cuda")).flatten()[:context]
 
 
-def plan_of(lengths: list[int], contexts: list[int], cache: Cache) -> PagedPlan:
+def plan_of(lengths: list[int], contexts: list[int], cache: Cache, spare: int = 0) -> PagedPlan:
+    """spare: what the longest and the contexts are said to have beyond what is there."""
     counts = [len(each) for each in cache.blocks]
     starts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
     block_at = [sum(counts[:i]) for i in range(len(counts))]
     blocks = [block for each in cache.blocks for block in each]
     ints = [torch.tensor(v, dtype=torch.int32, device="cuda") for v in (starts, contexts, block_at, blocks)]
-    return PagedPlan(*ints, BLOCK, max(lengths), sum(contexts), max(contexts))
+    longest = [max(lengths), sum(contexts), max(contexts)]
+    return PagedPlan(*ints, BLOCK, *(each + spare for each in longest))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -59,7 +61,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
 
 
-def check(lengths: list[int], contexts: list[int], heads: Heads, has_norms: bool = False) -> None:
+def check(
+    lengths: list[int], contexts: list[int], heads: Heads, has_norms: bool = False, spare: int = 0
+) -> None:
     from server.kernels.attention_cuda import attend
 
     torch.manual_seed(len(lengths))
@@ -77,7 +81,7 @@ def check(lengths: list[int], contexts: list[int], heads: Heads, has_norms: bool
     ranges = [torch.zeros(len(r), dtype=torch.long) if r[0] < 0 else r for r in ranges]
     positions = torch.cat(ranges).int().cuda()
     before = cache.keys.clone(), cache.values.clone()
-    plan = plan_of(lengths, contexts, cache)
+    plan = plan_of(lengths, contexts, cache, spare)
     out = attend(qkv, heads, norms, (cos, sin), positions, cache.keys, cache.values, plan)
     assert not out.isnan().any()
     first = 0
@@ -132,3 +136,9 @@ def test_decodes_over_long_contexts_and_padding() -> None:
 def test_chunks_and_decodes_in_one_step(heads: Heads, has_norms: bool) -> None:
     check([7], [7], heads, has_norms)
     check([1, 128, 1, 33, 500], [90, 128, 1, 700, 501], heads, has_norms)
+
+
+@pytest.mark.parametrize("heads", HEADS[:4])
+def test_chunks_padded_as_in_graphs(heads: Heads) -> None:
+    check([1, 128, 33, 47, 3], [90, 700, 33, 0, 0], heads, spare=600)
+    check([1, 1, 62], [90, 17, 0], heads, spare=4000)

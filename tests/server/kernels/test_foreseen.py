@@ -116,6 +116,7 @@ def test_one_kernel_that_cannot_be_made_keeps_no_other_from_it(caplog: pytest.Lo
 
     background = Background([(fail, ()), (made.append, (1,)), (made.append, (2,))], entered.set)
     background.wait()
+    assert background.is_done
     assert entered.is_set() and sorted(made) == [1, 2] and "no such instruction" in caplog.text
 
 
