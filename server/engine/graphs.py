@@ -62,8 +62,10 @@ class Graphs:
         """Captures one more while steps run. kept: what the capture's own run must not change."""
         before = kept.clone()
         self._array.zero_()
-        self._capture(layout)
-        kept.copy_(before)
+        try:
+            self._capture(layout)
+        finally:
+            kept.copy_(before)
 
     def replay(self, layout: Layout) -> tuple[Tensor, Tensor]:
         """What the step computes; valid until the next one is replayed."""
