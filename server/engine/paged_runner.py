@@ -60,9 +60,8 @@ class PagedRunner:
         self._kernels = Background(wanted, context_of_this_thread())
         self.graphs = Graphs(self._forward, self._transfers.array, max_running)
         self._too_large: set[Layout] = set()
-        # The likeliest last: what steps with chunks will need, and nobody has asked for yet.
-        buckets = sorted(chunk_buckets(step_tokens), key=lambda bucket: (bucket.context, bucket.tokens))
-        self._ahead = [b.layout(has_adapters) for has_adapters in (False, True) for b in reversed(buckets)]
+        # What steps with chunks will need, and nobody has asked for yet.
+        self._ahead = layouts_ahead(step_tokens)
 
     @torch.inference_mode()
     def launch(self, chosen: list[Chosen]) -> Launched:
@@ -132,3 +131,9 @@ class PagedRunner:
         drawn = draw(logits, rows)
         self._previous[: len(rows)].copy_(drawn.tokens)
         return drawn
+
+
+def layouts_ahead(step_tokens: int) -> list[Layout]:
+    """Of steps with chunks, the likeliest last: short contexts, few tokens, adapters."""
+    buckets = sorted(chunk_buckets(step_tokens), key=lambda bucket: (bucket.context, bucket.tokens))
+    return [b.layout(has_adapters) for has_adapters in (False, True) for b in reversed(buckets)]

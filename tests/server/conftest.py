@@ -1,7 +1,10 @@
 """Tiny bases of every family, and adapters of every kind in a store."""
 
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -52,3 +55,16 @@ def zoo(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Zoo
     }
     digests = {name: store_adapter(root / "store", base, folder, name) for name, folder in folders.items()}
     return Zoo(base, root / "store", folders, {"": "", **digests})
+
+
+@pytest.fixture
+def no_bindings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is built on CUDA's bindings can be imported also where they are not installed."""
+    before = set(sys.modules)
+    bindings = ModuleType("cuda.bindings")
+    bindings.driver = bindings.nvrtc = ModuleType("none")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
