@@ -49,7 +49,8 @@ def plan_of(lengths: list[int], contexts: list[int], cache: Cache, spare: int = 
     """spare: what the longest and the contexts are said to have beyond what is there."""
     counts = [len(each) for each in cache.blocks]
     starts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
-    block_at = [sum(counts[:i]) for i in range(len(counts))]
+    # Padding has none, and stands where there are some.
+    block_at = [sum(counts[:i]) if counts[i] else 0 for i in range(len(counts))]
     blocks = [block for each in cache.blocks for block in each]
     ints = [torch.tensor(v, dtype=torch.int32, device="cuda") for v in (starts, contexts, block_at, blocks)]
     longest = [max(lengths), sum(contexts), max(contexts)]
