@@ -1,4 +1,4 @@
-"""Steps as CUDA graphs: a few sizes, each without adapters, with, and with their vectors."""
+"""Steps as CUDA graphs: a few sizes, those of decodes without adapters, with, and with their vectors."""
 
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -6,12 +6,12 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from server.engine.paged import CHUNK_ADAPTERS, CHUNK_SEQUENCES, MOST_DECODES, Bucket, Layout
+from server.engine.paged import CHUNK_SEQUENCES, MOST_DECODES, Bucket, Layout
 from server.engine.sequence import Chosen
 
 DECODES = (1, 2, 4, 8, 16, 24, 32, 48, MOST_DECODES)
-# Of steps with chunks: tokens, and those that all their sequences see.
-CHUNK_TOKENS, CHUNK_CONTEXTS = (64, 128, 256, 320, 512), (4096, 16384)
+# Of steps with chunks: tokens, and those that all the chunks see.
+CHUNK_TOKENS, CHUNK_CONTEXTS = (64, 128, 192, 256, 320, 512, 768, 1024), (4096, 16384)
 # Logits and tokens of a step, from its layout and its ints on the device.
 Forward = Callable[[Layout, Tensor], tuple[Tensor, Tensor]]
 
@@ -20,11 +20,10 @@ def bucket_of(chosen: list[Chosen], step_tokens: int) -> Bucket | None:
     """The smallest in which a step fits; None: it is no graph. step_tokens: of the largest step."""
     if all(choice.num_tokens == 1 and choice.samples for choice in chosen):
         return next((Bucket(rows) for rows in DECODES if rows >= len(chosen)), None)
-    adapters = {choice.sequence.slot for choice in chosen if choice.sequence.slot}
-    if len(chosen) >= CHUNK_SEQUENCES or len(adapters) > CHUNK_ADAPTERS:
+    if len(chosen) >= CHUNK_SEQUENCES:
         return None
     tokens = sum(choice.num_tokens for choice in chosen)
-    context = sum(choice.start + choice.num_tokens for choice in chosen)
+    context = sum(choice.start + choice.num_tokens for choice in chosen if choice.num_tokens > 1)
     fitting = (b for b in chunk_buckets(step_tokens) if b.tokens >= tokens and b.context >= context)
     return next(fitting, None)
 

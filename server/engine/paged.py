@@ -21,15 +21,13 @@ from server.model.step import Step
 Ints = NDArray[np.int32]
 # Decode steps of more rows are no business of the decode kernels.
 MOST_DECODES = 64
-
-
-# Sequences of a padded step with chunks, of which the last is padding, and adapters in it at most.
-CHUNK_SEQUENCES, CHUNK_ADAPTERS = 65, 32
+# Of a padded step with chunks; the last is padding.
+CHUNK_SEQUENCES = 65
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """To what a step is padded. context: of all its sequences together; 0: each of them decodes.
+    """To what a step is padded. context: of all its chunks together; 0: every sequence decodes.
 
     Rows that pad belong to sequences that pad, and these touch no cache.
     """
@@ -44,17 +42,18 @@ class Bucket:
     @property
     def tiles(self) -> int:
         """Of adapters, each of which may leave one unfilled."""
-        return self.tokens // CHUNK_ROWS + CHUNK_ADAPTERS if self.context else self.tokens
+        return self.tokens // CHUNK_ROWS + CHUNK_SEQUENCES - 1 if self.context else self.tokens
 
     @property
     def sampled(self) -> int | None:
         return CHUNK_SEQUENCES - 1 if self.context else None
 
     def layout(self, has_adapters: bool, adjusts: bool = False) -> "Layout":
+        """Steps with chunks are long enough to have room for adapters whether there are any or not."""
         return Layout(
             tokens=self.tokens,
             sequences=self.sequences,
-            tiles=self.tiles if has_adapters else 0,
+            tiles=self.tiles if has_adapters or self.context else 0,
             tile_rows=CHUNK_ROWS if self.context else DECODE_ROWS,
             sampled=self.sampled,
             adjusts=adjusts,
@@ -153,7 +152,7 @@ def _layout_of(
     adjusts: bool,
 ) -> Layout:
     """Of a step that is not padded. tiles: how many, and of how many rows."""
-    tokens, decodes = int(lengths.sum()), bool((lengths == 1).all())
+    tokens, of_chunks = int(lengths.sum()), contexts[lengths > 1]
     return Layout(
         tokens=tokens,
         sequences=len(lengths),
@@ -162,8 +161,8 @@ def _layout_of(
         sampled=None if sampled == tokens else sampled,
         adjusts=adjusts,
         longest=int(lengths.max()),
-        total_context=0 if decodes else int(contexts.sum()),
-        longest_context=0 if decodes else int(contexts.max()),
+        total_context=int(of_chunks.sum()),
+        longest_context=int(of_chunks.max(initial=0)),
     )
 
 

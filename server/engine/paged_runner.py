@@ -134,6 +134,6 @@ class PagedRunner:
 
 
 def layouts_ahead(step_tokens: int) -> list[Layout]:
-    """Of steps with chunks, the likeliest last: short contexts, few tokens, adapters."""
+    """Of steps with chunks, the likeliest last: short contexts, few tokens."""
     buckets = sorted(chunk_buckets(step_tokens), key=lambda bucket: (bucket.context, bucket.tokens))
-    return [b.layout(has_adapters) for has_adapters in (False, True) for b in reversed(buckets)]
+    return [bucket.layout(True) for bucket in reversed(buckets)]

@@ -62,8 +62,8 @@ class PagedPlan:
     starts: [sequences + 1] int32. contexts: [sequences] int32, the tokens it sees with the step's own, which
     are the last of them; 0 is padding: one row that touches no cache and comes out as zeros.
     block_at: [sequences] int32, where its blocks begin in `blocks`, int32 block numbers of all sequences.
-    longest: rows of the longest sequence; 1 where every sequence decodes. total_context, longest_context: the
-    contexts' sum and maximum, which only steps with chunks need. All three may be more than there is.
+    longest: rows of the longest sequence; 1 where none is a chunk, which has several. total_context,
+    longest_context: sum and maximum of the chunks' contexts. All three may be more than there is.
     """
 
     starts: Tensor
@@ -77,14 +77,15 @@ class PagedPlan:
 
     @cached_property
     def ends(self) -> Tensor:
-        """[sequences + 1] int32: the contexts' bounds when all stand one after another."""
+        """[sequences + 1] int32: the bounds of the chunks' contexts when all stand one after another."""
+        is_chunk = self.starts.diff() > 1
         ends = torch.zeros_like(self.starts)
-        torch.cumsum(self.contexts, 0, out=ends[1:])
+        torch.cumsum(self.contexts * is_chunk, 0, out=ends[1:])
         return ends
 
     @cached_property
     def cells(self) -> Tensor:
-        """[total_context] every sequence's context, one after another: the same in all layers.
+        """[total_context] the context of every chunk, one after another: the same in all layers.
 
         What total_context has beyond the contexts is a cell that is there.
         """

@@ -1,7 +1,7 @@
 """Attention over the paged KV cache on a CUDA device (bf16); the slow twin is in attention.py.
 
-Steps in which every sequence decodes are one kernel. In others, chunks read their contexts gathered from the
-cache, through torch's own variable-length attention.
+Sequences of one token are one kernel. Longer chunks read their contexts gathered from the cache, through
+torch's own variable-length attention.
 """
 
 import ctypes
@@ -47,13 +47,14 @@ def attend(
         sequences,
     )
     has_norms = norms is not None
-    if plan.longest == 1:
-        splits = _splits(sequences * heads.num_kv_heads)
-        kernel = _decode_kernel(heads, plan.block_size, has_norms, splits)
-        kernel.launch((splits, heads.num_kv_heads, sequences), arguments)
-        return out
-    _rotate_kernel(heads, plan.block_size, has_norms).launch((qkv.shape[0], 1, 1), arguments)
-    return _attend_chunks(out.view(-1, heads.num_heads, heads.dim), k_cache, v_cache, plan).flatten(1)
+    if plan.longest > 1:
+        _rotate_kernel(heads, plan.block_size, has_norms).launch((qkv.shape[0], 1, 1), arguments)
+        out = _attend_chunks(out.view(-1, heads.num_heads, heads.dim), k_cache, v_cache, plan).flatten(1)
+        arguments.out = out.data_ptr()
+    splits = _splits(sequences * heads.num_kv_heads)
+    kernel = _decode_kernel(heads, plan.block_size, has_norms, splits)
+    kernel.launch((splits, heads.num_kv_heads, sequences), arguments)
+    return out
 
 
 def foreseen(heads: Heads, block_size: int, has_norms: bool, most_sequences: int) -> list[Wanted]:
@@ -64,7 +65,7 @@ def foreseen(heads: Heads, block_size: int, has_norms: bool, most_sequences: int
 
 
 def _attend_chunks(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: PagedPlan) -> Tensor:
-    """q [tokens, heads, dim], rotated; each row sees its sequence up to itself."""
+    """q [tokens, heads, dim], rotated; each row sees its sequence up to itself. Rows of no chunk: zeros."""
     k, v = k_cache.index_select(0, plan.cells), v_cache.index_select(0, plan.cells)
     attention = torch.ops.aten._flash_attention_forward
     longest = plan.longest, plan.longest_context

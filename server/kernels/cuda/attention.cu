@@ -155,7 +155,7 @@ DEVICE void see(Seen& seen, const u32 (*q)[2], u32 stage, int count, int lane) {
     mma(seen.values[s], v, low, high);
   }
 }
-// One token a sequence: everything in one kernel. Blocks (split, kv head, sequence).
+// Sequences of one token, everything in one kernel; others are left alone. Blocks (split, kv head, sequence).
 extern "C" __global__ void __launch_bounds__(THREADS)
 decode_attention(u16* out, const u16* qkv, Rotation r, const int* positions, u16* keys, u16* values, Pages pages,
                  int sequences) {
@@ -168,9 +168,14 @@ decode_attention(u16* out, const u16* qkv, Rotation r, const int* positions, u16
   float* warp_tops = block_tops + 2 * GROUP;                  // [2][WARPS][8]: tops, sums
   float* warp_values = (float*)stages;                        // [WARPS][GROUP][DIM], when all tiles are done
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, g = lane >> 2, t = lane & 3;
-  const int split = SPLITS > 1 ? blockIdx.x : 0, kv_head = blockIdx.y, row = blockIdx.z;
-  const int context = pages.contexts[row], older = max(context - 1, 0);
-  const int* blocks = pages.blocks + pages.block_at[row];
+  const int split = SPLITS > 1 ? blockIdx.x : 0, kv_head = blockIdx.y, sequence = blockIdx.z;
+  const int row = pages.starts[sequence];
+  if (pages.starts[sequence + 1] != row + 1) {
+    wait_for_predecessor();  // Who waits for this kernel relies on those before it as well.
+    return;
+  }
+  const int context = pages.contexts[sequence], older = max(context - 1, 0);
+  const int* blocks = pages.blocks + pages.block_at[sequence];
   // Shares of the older tokens, in whole tiles; the newest goes to the first split.
   const int share = (older + SPLITS * TILE - 1) / (SPLITS * TILE) * TILE;
   const int begin = min(split * share, older), end = min(begin + share, older);

@@ -75,7 +75,7 @@ def check_pack(chosen: list[Chosen], size: int, rows: int | None = None) -> Layo
     assert sampled.tolist() == plain.sampled.tolist()
     assert contexts == plain_contexts(plain, lengths) + [[] for _ in padding]
     assert plan.starts[0] == 0 and plan.starts.diff().tolist() == lengths + [1 for _ in padding]
-    sizes = [len(cells) for cells in contexts] if max(lengths) > 1 else [0]
+    sizes = [0, *(len(cells) for cells, n in zip(contexts, lengths, strict=False) if n > 1)]
     assert (plan.longest, plan.total_context, plan.longest_context) == (max(lengths), sum(sizes), max(sizes))
     assert_tiled(step, [slot for slot, n in zip(slots, lengths, strict=True) for _ in range(n)] + padding)
     return layout
@@ -104,7 +104,7 @@ def test_a_step_with_chunks_is_padded_by_rows_that_touch_nothing(
     assume(bucket is not None and bucket.context)
     assert bucket is not None
     ints, layout = pack(chosen, bucket)
-    assert layout == bucket.layout(any(c.sequence.slot for c in chosen))
+    assert layout == bucket.layout(has_adapters=False)
     assert len(ints) <= most_ints(64, 512, 40)
     # As a graph reads it: beyond the step stands what earlier ones have left.
     array = np.concatenate((ints, np.full(50, 1 << 30, np.int32)))
@@ -120,7 +120,7 @@ def test_a_step_with_chunks_is_padded_by_rows_that_touch_nothing(
     assert contexts_of(step) == contexts + [[] for _ in range(65 - number)]
     assert plan.starts[: number + 1].diff().tolist() == lengths and plan.starts[0] == 0
     assert plan.starts.diff().min() >= 0 and plan.starts[-1] == bucket.tokens
-    together = [cell for context in contexts for cell in context]
+    together = [cell for context, n in zip(contexts, lengths, strict=True) if n > 1 for cell in context]
     assert plan.cells[: len(together)].tolist() == together and plan.ends[-1] == len(together)
     assert plan.cells[len(together) :].unique().tolist() == [chosen[0].sequence.blocks[0] * size]
     assert_tiled(step, [s for c in chosen for s in [c.sequence.slot] * c.num_tokens] + padding)
@@ -135,11 +135,12 @@ def test_only_steps_that_fit_a_bucket_are_graphs() -> None:
     assert bucket_of(chunks_of(256), 4096) == Bucket(256, 4096)
     assert bucket_of(chunks_of(256, 1), 4096) == Bucket(320, 4096)
     assert bucket_of(chunks_of(256, 1), 256) is None
-    assert bucket_of(chunks_of(513), 4096) is None
-    assert bucket_of(chunks_of(2, *[1] * 63, slots=32), 4096) == Bucket(128, 4096)
-    assert bucket_of(chunks_of(2, *[1] * 63, slots=33), 4096) is None
+    assert bucket_of(chunks_of(1025), 4096) is None
+    assert bucket_of(chunks_of(2, *[1] * 63, slots=64), 4096) == Bucket(128, 4096)
     assert bucket_of(chunks_of(2, *[1] * 64), 4096) is None
     assert bucket_of(chunks_of(1, 1, 1), 4096) == Bucket(4)
     late = Sequence(None, [5] * 16384, num_prompt=1, slot=0)
     assert bucket_of([Chosen(late, 64, 16320, samples=True)], 4096) == Bucket(64, 16384)
     assert bucket_of([Chosen(late, 64, 16384, samples=True)], 4096) is None
+    decodes = [Chosen(late, 1, 16383, samples=True)] * 9
+    assert bucket_of([*chunks_of(55), *decodes], 4096) == Bucket(64, 4096)

@@ -48,16 +48,16 @@ def test_decodes_and_chunks_over_scattered_cells_equal_dense_attention() -> None
         start += new
 
 
-def test_a_plan_finds_its_contexts_cells_once() -> None:
-    """Three sequences of 5, 0 and 6 cells in blocks of 4; the second is padding."""
-    contexts, block_at, blocks = [5, 0, 6], [0, 2, 2], [7, 2, 9, 1]
+def test_a_plan_finds_its_chunks_cells_once() -> None:
+    """Chunks that see 5 and 6 cells in blocks of 4; between them is a decode and padding."""
+    contexts, block_at, blocks = [5, 3, 0, 6], [0, 2, 0, 3], [7, 2, 5, 9, 1]
     plan = PagedPlan(
-        *(torch.tensor(each, dtype=torch.int32) for each in ([0, 1, 2, 8], contexts, block_at, blocks)),
+        *(torch.tensor(each, dtype=torch.int32) for each in ([0, 2, 3, 5, 11], contexts, block_at, blocks)),
         block_size=4,
         longest=6,
         total_context=11,
         longest_context=6,
     )
-    assert plan.ends.tolist() == [0, 5, 5, 11]
+    assert plan.ends.tolist() == [0, 5, 5, 5, 11]
     assert plan.cells.tolist() == [28, 29, 30, 31, 8, 36, 37, 38, 39, 4, 5]
     assert plan.cells is plan.cells
