@@ -12,7 +12,6 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from adapters.grants import Grants
 from adapters.opening import open_store
 from adapters.quota import Quota
-from adapters.store import Store
 from adapters.uploads import UploadLimits
 from lorikeet.v1.adapters_pb2_grpc import add_AdaptersServicer_to_server
 from lorikeet.v1.grants_pb2_grpc import add_GrantsServicer_to_server
@@ -25,10 +24,8 @@ from server.books import Books
 from server.config import ServerConfig
 from server.desk import OwnDesk
 from server.directory import Directory
-from server.engine_metrics import EngineCollector
 from server.engine_process import EngineProcess
 from server.fronts.crew import Crew
-from server.fronts.sums import Sums
 from server.gate import Gate
 from server.grant_service import GrantService
 from server.health import Health
@@ -38,14 +35,11 @@ from server.inference_service import InferenceService
 from server.journal import Journal
 from server.link import EngineLink
 from server.listener import SERVICES, STOP_SECONDS, listen, make_server, require_free
-from server.metrics import Metrics
 from server.quotas import Quotas
 from server.running import loop_factory, told_to_end
-from server.scrape import Scrape
-from server.tenant_metrics import TenantMetrics
+from server.telemetry import Telemetry
 from server.texts import Texts
 from server.tiers import Tiers
-from server.trace import open_spans
 from server.uploading import Uploading
 from server.using import UsingLink
 
@@ -71,62 +65,46 @@ class Front:
     """The gRPC server of one base model."""
 
     def __init__(self, config: ServerConfig, link_factory: LinkFactory) -> None:
-        base = read_base(config.base)
-        tenant_metrics = TenantMetrics(config.metrics_tenants)
-        metrics = Metrics(tenant_metrics)
-        metrics.registry.register(tenant_metrics)
+        base, tenants = read_base(config.base), open_tenants(config.tenants)
         self._config = config
-        self._metrics = metrics
-        self._tenants = open_tenants(config.tenants)
-        self._access = build_access(config, self._tenants)
+        self._access = build_access(config, tenants)
         self._credentials = build_credentials(config)
-        self._spans = open_spans(config.otlp_endpoint)
-        self._link = link_factory(config)
-        metrics.registry.register(EngineCollector(self._link, config.vllm_metrics))
-        self._sums = Sums(metrics.registry)
-        store = _open_store(config)
-        grants = Grants(config.adapter_folder / "grants.json")
-        self._directory = directory = Directory(store, grants, self._link.news)
-        self._texts = texts = Texts(config.base, lambda digest: store.folder(digest, directory.is_held))
-        self._uploads = Uploading(directory, self._link, texts, config.max_rank, config.max_adapter_bytes)
-        self._tiers = Tiers(directory, self._link)
-        self._journal = Journal(AuditLog(config.audit_folder, config.audit_file_bytes))
+        link = self._link = link_factory(config)
+        told = self._telemetry = Telemetry(config, link)
+        directory = self._directory = _open_directory(config, link)
+        texts = self._texts = Texts(config.base, directory.folder)
+        uploads = self._uploads = Uploading(directory, link, texts, config.max_rank, config.max_adapter_bytes)
+        tiers = self._tiers = Tiers(directory, link)
+        journal = self._journal = Journal(AuditLog(config.audit_folder, config.audit_file_bytes))
         self._generating = Admission(config.queue_limit, "sequences")
         self._uploading = Admission(MAX_UPLOADS, "uploads")
-        self._using = UsingLink(self._link)
-        self._desk = OwnDesk(directory, self._generating, Quotas(self._tenants))
+        using = self._using = UsingLink(link)
+        desk = self._desk = OwnDesk(directory, self._generating, Quotas(tenants))
         self._inference = InferenceService(
-            config, base, texts, self._using, self._desk, self._tenants, self._spans, metrics
+            config, base, texts, using, desk, tenants, told.spans, told.metrics
         )
-        self._adapters = AdapterService(
-            self._directory, self._uploads, self._tiers, self._link, self._uploading, self._journal
-        )
-        self._grants = GrantService(self._directory)
-        self._health = Health(self._link, SERVICES)
+        self._adapters = AdapterService(directory, uploads, tiers, link, self._uploading, journal)
+        self._health = Health(link, SERVICES)
         self._server: grpc.aio.Server | None = None
         self._crew: Crew | None = None
         self._starting: asyncio.Task[None] | None = None
         self._keeping: list[asyncio.Task[None]] = []
-        self._scrape: Scrape | None = None
         self.port = 0
-        self.drain_seconds = config.drain_seconds
 
     @property
     def metrics_port(self) -> int:
-        return -1 if self._scrape is None else self._scrape.port
+        return self._telemetry.port
 
     async def start(self) -> None:
         """Listens, not serving until the engine is ready; raises OSError or RuntimeError for a taken port."""
         config = self._config
-        gate = Gate(self._access, Books(self._metrics, self._spans))
+        gate = Gate(self._access, Books(self._telemetry.metrics, self._telemetry.spans))
         server = self._server = make_server(config, (gate,))
         self._add_services(server)
         if config.fronts > 1:
             require_free(config.host, config.port)
         self.port = listen(server, config, self._credentials, config.port)
-        if config.metrics_port >= 0:
-            host = config.metrics_host or config.host
-            self._scrape = Scrape(host, config.metrics_port, self._sums.registry)
+        self._telemetry.start()
         await self._health.start()
         await server.start()
         # What a crash left between deletion and collection.
@@ -138,8 +116,8 @@ class Front:
         ]
         log.info("listening on %s:%d", config.host, self.port)
         if config.fronts > 1:
-            crew = Crew(config, self._desk, self._using, self._sums, self._metrics.tenants)
-            self._crew = crew
+            told = self._telemetry
+            crew = self._crew = Crew(config, self._desk, self._using, told.sums, told.metrics.tenants)
             await crew.start(self.port, self._add_owned)
 
     async def wait_ready(self) -> None:
@@ -173,9 +151,7 @@ class Front:
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
         await asyncio.to_thread(self._close_store)
-        await asyncio.to_thread(self._spans.close)
-        if self._scrape is not None:
-            await asyncio.to_thread(self._scrape.close)
+        await asyncio.to_thread(self._telemetry.close)
 
     async def _stop_link(self, starting: asyncio.Task[None]) -> None:
         starting.cancel()
@@ -198,11 +174,11 @@ class Front:
     def _add_owned(self, server: grpc.aio.Server) -> None:
         """What only the front serves that owns the store."""
         add_AdaptersServicer_to_server(self._adapters, server)  # type: ignore[no-untyped-call]
-        add_GrantsServicer_to_server(self._grants, server)  # type: ignore[no-untyped-call]
+        add_GrantsServicer_to_server(GrantService(self._directory), server)  # type: ignore[no-untyped-call]
 
 
-def _open_store(config: ServerConfig) -> Store:
-    return open_store(
+def _open_directory(config: ServerConfig, link: EngineLink) -> Directory:
+    store = open_store(
         config.adapter_store,
         config.adapter_cache,
         config.adapter_cache_bytes,
@@ -210,15 +186,16 @@ def _open_store(config: ServerConfig) -> Store:
         Quota(config.max_adapters, config.max_adapter_store_bytes, config.max_pinned_adapters),
         UploadLimits(config.upload_hours * 3600, config.upload_bytes),
     )
+    return Directory(store, Grants(config.adapter_folder / "grants.json"), link.news)
 
 
 def run(config: ServerConfig, link_factory: LinkFactory = EngineProcess) -> None:
     """Serves until SIGTERM or SIGINT; raises what kept the server from starting."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_serve(Front(config, link_factory)))
+        runner.run(_serve(Front(config, link_factory), config.drain_seconds))
 
 
-async def _serve(front: Front) -> None:
+async def _serve(front: Front, grace: float) -> None:
     try:
         await front.start()
         told = asyncio.create_task(told_to_end())
@@ -228,6 +205,6 @@ async def _serve(front: Front) -> None:
             await ready
             log.info("ready")
         await told
-        await front.drain(front.drain_seconds)
+        await front.drain(grace)
     finally:
         await front.stop()

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from adapters.errors import AdapterNotFound, StoreUnavailable
@@ -96,7 +97,11 @@ class Directory:
     async def fetch(self, digest: str) -> None:
         """Brings an adapter's files to this machine; they stay while it is held or pinned."""
         if self.store.is_shared:
-            await run(self._fetches, lambda: self.store.folder(digest, self.is_held))
+            await run(self._fetches, lambda: self.folder(digest))
+
+    def folder(self, digest: str) -> Path:
+        """Of an adapter's files on this machine. Fetches them if they are not here."""
+        return self.store.folder(digest, self.is_held)
 
     async def delete(self, tenant: str, reference: str, force: bool = False) -> Sequence[AdapterVersion]:
         """Retires versions. Bytes that nobody holds go now, the others with their last holder.

@@ -12,6 +12,14 @@ from lorikeet.version import __version__
 from server.answer import Sample, deliver
 from server.base import Base
 from server.caller import current_caller
+from server.checks import (
+    adapter_id_problems,
+    chat_problems,
+    check,
+    names_adapter,
+    require,
+    text_problems,
+)
 from server.config import ServerConfig
 from server.desk import Ask, Desk
 from server.errors import InvalidRequest
@@ -20,14 +28,7 @@ from server.job import Job
 from server.link import AnsweringLink, require_ready
 from server.metrics import Metrics
 from server.prompt import encode, encode_chat, tokenize
-from server.requests import (
-    Limits,
-    check,
-    check_adapter_id,
-    check_chat,
-    check_text,
-    names_adapter,
-)
+from server.requests import Limits
 from server.text import Text
 from server.texts import Texts
 from server.trace import Spans, current_trace
@@ -123,12 +124,12 @@ class InferenceService(InferenceServicer):
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         limits = self._limits()
         turns = turns_of(request.chat)
-        check_adapter_id(request.adapter_id)
+        require(adapter_id_problems(request.adapter_id))
         match request.WhichOneof("input"):
             case "text":
-                check_text(request.text, "text", limits)
+                require(text_problems(request.text, "text", limits))
             case "chat":
-                check_chat(turns, limits)
+                require(chat_problems(turns, limits))
             case _:
                 raise InvalidRequest.of("input", "set exactly one of text and chat.")
         async with self._desk.adapter(current_caller().tenant, request.adapter_id) as adapter:

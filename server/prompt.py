@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from server.requests import GenerateParams, Limits, Turn, check_ids, check_length
+from server.checks import ids_problems, length_problems, require
+from server.requests import GenerateParams, Limits, Turn
 from server.text import Text
 
 # Below this, tokenizing takes less than handing it to a thread and back.
@@ -33,9 +34,9 @@ async def tokenize(text: Text, params: GenerateParams, limits: Limits) -> list[i
     else:
         assert params.prompt is not None, "checked params have one input"
         field, ids = "prompt", await encode(text, params.prompt)
-    check_length(len(ids), field, limits)
+    require(length_problems(len(ids), field, limits))
     # A tokenizer may know tokens that the model has no embedding for.
-    check_ids(ids, field, limits)
+    require(ids_problems(ids, field, limits))
     return ids
 
 

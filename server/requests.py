@@ -1,15 +1,8 @@
-"""The one validator of generation requests, for every front end, whatever protocol it speaks."""
+"""A request for text and what one may ask for, free of any protocol."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from adapters.errors import InvalidName
-from adapters.grants import split_reference
-from server.errors import InvalidRequest, Violation
-
-ROLES = ("system", "user", "assistant")
-MAX_SEED = 2**64 - 1
 # Ids below this may be an adapter's own tokens.
 MAX_ID = 2**30 - 1
 
@@ -24,7 +17,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateParams:
-    """A request for text, free of any protocol. Exactly one of prompt, chat and token_ids is set."""
+    """Exactly one of prompt, chat and token_ids is set."""
 
     adapter_id: str = ""
     session_id: str = ""
@@ -83,170 +76,3 @@ class Limits:
     @property
     def max_prompt_bytes(self) -> int:
         return self.bytes_per_token * self.max_tokens
-
-
-def check(params: GenerateParams, limits: Limits) -> None:
-    """Raises InvalidRequest with every violation; what passes needs only `check_length` once tokenized."""
-    violations = [
-        *_check_adapter_id(params.adapter_id),
-        *_check_session_id(params.session_id, limits),
-        *_check_input(params, limits),
-        *_check_numbers(params, limits),
-        *_check_lengths(params),
-        *_check_priority(params, limits),
-        *_check_stops(params, limits),
-    ]
-    if violations:
-        raise InvalidRequest(violations)
-
-
-def check_adapter_id(adapter_id: str) -> None:
-    """Raises InvalidRequest for a malformed reference."""
-    if violations := list(_check_adapter_id(adapter_id)):
-        raise InvalidRequest(violations)
-
-
-def names_adapter(params: GenerateParams) -> bool:
-    """Whether there is a well-formed reference to look up."""
-    return bool(params.adapter_id) and not list(_check_adapter_id(params.adapter_id))
-
-
-def check_text(text: str, field: str, limits: Limits) -> None:
-    """Raises InvalidRequest for a text that is empty or too long to tokenize."""
-    if violations := list(_check_text(text, field, limits)):
-        raise InvalidRequest(violations)
-
-
-def check_chat(chat: Sequence[Turn], limits: Limits) -> None:
-    """Raises InvalidRequest for a conversation with no turns, too many, or wrong ones."""
-    if violations := list(_check_chat(chat, limits)):
-        raise InvalidRequest(violations)
-
-
-def check_length(num_tokens: int, field: str, limits: Limits) -> None:
-    """Raises InvalidRequest unless the prompt leaves room for one token of answer."""
-    if num_tokens == 0:
-        raise InvalidRequest.of(field, "holds no tokens.")
-    if num_tokens + 1 > limits.max_tokens:
-        raise InvalidRequest.of(
-            field, f"is {num_tokens} tokens long; at most {limits.max_tokens - 1} fit beside an answer."
-        )
-
-
-def check_ids(ids: Sequence[int], field: str, limits: Limits) -> None:
-    """Raises InvalidRequest for ids outside the base's vocabulary."""
-    if violations := list(_check_ids(ids, field, limits)):
-        raise InvalidRequest(violations)
-
-
-def _check_adapter_id(adapter_id: str) -> Iterator[Violation]:
-    if not adapter_id:
-        return
-    try:
-        split_reference(adapter_id)
-    except InvalidName as error:
-        yield Violation("adapter_id", str(error))
-
-
-def _check_session_id(session_id: str, limits: Limits) -> Iterator[Violation]:
-    if len(session_id.encode()) > limits.max_session_bytes:
-        yield Violation("session_id", f"is longer than {limits.max_session_bytes} bytes.")
-
-
-def _check_input(params: GenerateParams, limits: Limits) -> Iterator[Violation]:
-    given = [field for field in ("prompt", "chat", "token_ids") if getattr(params, field) is not None]
-    if len(given) != 1:
-        yield Violation("input", "set exactly one of prompt, chat and token_ids.")
-        return
-    if params.prompt is not None:
-        yield from _check_text(params.prompt, "prompt", limits)
-    if params.chat is not None:
-        yield from _check_chat(params.chat, limits)
-    if params.token_ids is not None:
-        yield from _check_token_ids(params.token_ids, limits)
-
-
-def _check_text(text: str, field: str, limits: Limits) -> Iterator[Violation]:
-    if not text:
-        yield Violation(field, "is empty.")
-    # Characters first: a cheap bound before the text is encoded to count its bytes.
-    elif len(text) > limits.max_prompt_bytes or len(text.encode()) > limits.max_prompt_bytes:
-        yield Violation(field, f"is longer than {limits.max_prompt_bytes} bytes.")
-
-
-def _check_chat(chat: Sequence[Turn], limits: Limits) -> Iterator[Violation]:
-    if not 1 <= len(chat) <= limits.max_turns:
-        yield Violation("chat.messages", f"holds {len(chat)} messages; 1 to {limits.max_turns} are taken.")
-        return
-    for index, turn in enumerate(chat):
-        if turn.role not in ROLES:
-            yield Violation(f"chat.messages[{index}].role", f"is none of {', '.join(ROLES)}.")
-    if sum(len(turn.content.encode()) for turn in chat) > limits.max_prompt_bytes:
-        yield Violation("chat.messages", f"are longer than {limits.max_prompt_bytes} bytes together.")
-
-
-def _check_token_ids(ids: Sequence[int], limits: Limits) -> Iterator[Violation]:
-    try:
-        check_length(len(ids), "token_ids", limits)
-    except InvalidRequest as error:
-        yield from error.violations
-    else:
-        yield from _check_ids(ids, "token_ids", limits)
-
-
-def _check_ids(ids: Sequence[int], field: str, limits: Limits) -> Iterator[Violation]:
-    if ids and not (min(ids) >= 0 and max(ids) < limits.vocab_size):
-        yield Violation(field, f"holds ids outside 0 to {limits.vocab_size - 1}.")
-
-
-def _check_numbers(params: GenerateParams, limits: Limits) -> Iterator[Violation]:
-    # field -> (lowest, highest, whether the lowest itself is refused)
-    ranges: dict[str, tuple[float, float, bool]] = {
-        "temperature": (0, 2, False),
-        "top_k": (0, limits.vocab_size, False),
-        "top_p": (0, 1, True),
-        "min_p": (0, 1, False),
-        # Below, the penalty itself makes logits that are not finite.
-        "repetition_penalty": (0.01, 10, False),
-        "presence_penalty": (-2, 2, False),
-        "frequency_penalty": (-2, 2, False),
-        "seed": (0, MAX_SEED, False),
-        "logprobs": (0, limits.max_logprobs, False),
-        "n": (1, limits.max_samples, False),
-    }
-    for field, (low, high, above) in ranges.items():
-        value = getattr(params, field)
-        if value is None:
-            continue
-        if not math.isfinite(value) or not low <= value <= high or (above and value == low):
-            yield Violation(f"sampling.{field}", f"must be in {'(' if above else '['}{low}, {high}].")
-
-
-def _check_priority(params: GenerateParams, limits: Limits) -> Iterator[Violation]:
-    if abs(params.priority) > limits.max_priority:
-        yield Violation("priority", f"must be in [-{limits.max_priority}, {limits.max_priority}].")
-
-
-def _check_lengths(params: GenerateParams) -> Iterator[Violation]:
-    if params.max_new_tokens < 1:
-        yield Violation("sampling.max_new_tokens", "must be at least 1.")
-    if params.min_new_tokens < 0:
-        yield Violation("sampling.min_new_tokens", "must not be negative.")
-    elif params.min_new_tokens > params.max_new_tokens:
-        yield Violation("sampling.min_new_tokens", f"is above max_new_tokens ({params.max_new_tokens}).")
-
-
-def _check_stops(params: GenerateParams, limits: Limits) -> Iterator[Violation]:
-    if len(params.stop) > limits.max_stops:
-        yield Violation(
-            "sampling.stop", f"holds {len(params.stop)} strings; at most {limits.max_stops} are taken."
-        )
-    elif not all(1 <= len(stop.encode()) <= limits.max_stop_bytes for stop in params.stop):
-        yield Violation("sampling.stop", f"each string must be 1 to {limits.max_stop_bytes} bytes long.")
-    if len(params.stop_token_ids) > limits.max_stop_tokens:
-        yield Violation(
-            "sampling.stop_token_ids",
-            f"holds {len(params.stop_token_ids)} ids; at most {limits.max_stop_tokens} are taken.",
-        )
-    else:
-        yield from _check_ids(params.stop_token_ids, "sampling.stop_token_ids", limits)

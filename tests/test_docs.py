@@ -13,9 +13,11 @@ import pytest
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor_pool import Default
 
+from loadtests.scenario.spec import read_scenario
 from lorikeet import Client
 from lorikeet.local import serving
 from lorikeet.v1 import adapters_pb2, inference_pb2
+from training.configfile import parse_config
 from training.demo.base import BaseRecipe
 from training.demo.build import build_demo
 from training.demo.pretrain import Schedule
@@ -151,8 +153,15 @@ def test_links_and_named_files_exist() -> None:
             assert (ROOT / file).exists(), f"{page}: {file}"
 
 
-def test_the_toml_in_the_docs_is_toml() -> None:
-    for page in PAGES:
-        for block in blocks(page):
-            if block.language == "toml":
-                assert tomllib.loads(block.text)
+def test_the_runs_in_the_docs_are_runs() -> None:
+    needed = {"base": "b", "output": "o"}
+    for block in blocks("docs/training.md"):
+        if block.language == "toml":
+            given = tomllib.loads(block.text)
+            parse_config(needed | given | {"data": {"train": "t.jsonl"} | given.get("data", {})})
+
+
+def test_the_load_in_the_docs_is_a_scenario(tmp_path: Path) -> None:
+    (text,) = [block.text for block in blocks("docs/loadtests.md") if block.language == "toml"]
+    (tmp_path / "load.toml").write_text(text)
+    assert read_scenario(str(tmp_path / "load.toml"), "full").summary == "ours"

@@ -3,22 +3,9 @@
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
-from server.engine.device_memory import DeviceMemory, Placed
+from server.engine.device_memory import DeviceMemory
+from server.engine.occupants import Occupant
 from server.model.adapter import AdapterBlob
-
-
-@dataclass
-class Occupant:
-    """What stands in a slot.
-
-    generation: of this bringing; no two have the same, so a slot taken anew is told from the old one.
-    """
-
-    digest: str
-    slot: int
-    placed: Placed
-    generation: int
-    holds: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,10 +46,17 @@ class Room:
 
 @dataclass
 class Claim:
-    """A promise of the next room. closed: adapters that take in nobody until it is kept."""
+    """The promise of the next room, which one adapter has at a time; digest: empty for none.
 
-    digest: str
+    closed: adapters that take in nobody until it is kept.
+    """
+
+    digest: str = ""
     closed: set[str] = field(default_factory=set)
+
+    def end(self) -> None:
+        """It is kept, or nobody waits for it any more."""
+        self.digest, self.closed = "", set()
 
     def renew(self, room: Room, blob: AdapterBlob, pinned: Container[str]) -> None:
         """Others are closed only if those that are do not suffice: what is begun is brought to its end."""

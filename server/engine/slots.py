@@ -10,15 +10,14 @@ Slot 0 is the base: always resident, nothing to hold.
 
 import logging
 import math
-from collections import OrderedDict
 from collections.abc import Iterable
-from itertools import count
 
 from adapters.errors import InvalidAdapter
 from server.engine.device_memory import DeviceMemory, HostMemory
 from server.engine.host_cache import HostCache
 from server.engine.messages import Moved
-from server.engine.room import Claim, Occupant, Room
+from server.engine.occupants import Occupant, Occupants
+from server.engine.room import Claim, Room
 from server.model.adapter import AdapterBlob
 
 BASE_SLOT = 0
@@ -34,25 +33,26 @@ class AdapterSlots:
     def __init__(self, num_slots: int, host: HostCache, memory: DeviceMemory | None = None) -> None:
         """`num_slots` adapters beside the base, as far as the memory has room for them."""
         self.num_slots = num_slots
-        self.num_loads = self.num_evictions = self.num_held = 0
+        self.num_loads = self.num_evictions = 0
         self.host = host
         # Those that stay on the device, and those to be read though no sequence waits for them.
         self.pinned: set[str] = set()
         self.wished: set[str] = set()
         self._memory = memory or HostMemory()
-        self._free = list(range(num_slots, 0, -1))
-        self._generations = count(1)
-        # Least recently used first.
-        self._occupants: OrderedDict[str, Occupant] = OrderedDict()
+        self._occupants = Occupants(num_slots)
         # Digests that sequences wait for, in the order in which they will run.
         self._awaited: dict[str, None] = {}
         # Whose copies are under way.
         self._landing: list[Occupant] = []
-        self._claim: Claim | None = None
+        self._claim = Claim()
         # The smallest that found no room since the last change.
         self._too_large: float = math.inf
         # Who came, went, or is awaited otherwise, since somebody asked.
         self._moved: set[str] = set()
+
+    @property
+    def num_held(self) -> int:
+        return self._occupants.num_held
 
     @property
     def load_seconds(self) -> float:
@@ -72,23 +72,23 @@ class AdapterSlots:
         """What sequences wait for, in the order in which they will run: reads begin in that order."""
         before, self._awaited = self._awaited, dict.fromkeys(digest for digest in awaited if digest)
         self._moved |= before.keys() ^ self._awaited.keys()
-        claim = self._claim
-        if claim is not None and claim.digest not in self._awaited and claim.digest not in self.wished:
-            self._claim = None
+        if self._claim.digest not in self._awaited and self._claim.digest not in self.wished:
+            self._claim.end()
         self.ask()
 
     def ask(self) -> None:
         """Has read who has a promise, what is expected, and what is wished for."""
-        missing = [digest for digest in (*self._claimed(), *self._awaited) if digest not in self._occupants]
+        missing = [digest for digest in self._wanted() if digest not in self._occupants]
         self.host.ask([*missing, *self.wished])
 
     def bring_expected(self) -> None:
         """Copies begin for all that is read, as far as there is room, before anybody runs on it."""
-        for digest in (*self._claimed(), *self._awaited):
+        for digest in self._wanted():
             self.bring(digest)
 
-    def _claimed(self) -> list[str]:
-        return [] if self._claim is None else [self._claim.digest]
+    def _wanted(self) -> list[str]:
+        """Who has a promise first, then what is expected."""
+        return [*filter(None, (self._claim.digest,)), *self._awaited]
 
     def acquire(self, digest: str) -> int | None:
         """Takes hold of the adapter's slot; None while it is not there yet. Raises AdapterUnavailable."""
@@ -99,41 +99,34 @@ class AdapterSlots:
         occupant = self._occupants.get(digest)
         if occupant is None or not occupant.placed.is_resident():
             return None
-        self.num_held += not occupant.holds
-        occupant.holds += 1
-        self._occupants.move_to_end(digest)
+        self._occupants.hold(occupant)
         return occupant.slot
 
     def release(self, digest: str) -> None:
-        if digest:
-            occupant = self._occupants[digest]
-            assert occupant.holds > 0, "an adapter was released more often than held"
-            occupant.holds -= 1
-            if not occupant.holds:
-                self.num_held -= 1
-                self._occupants.move_to_end(digest)
-                self._memory.leave(occupant.placed)
-                self._too_large = math.inf
+        if digest and (occupant := self._occupants.release(digest)) is not None:
+            self._memory.leave(occupant.placed)
+            self._too_large = math.inf
 
     def blob(self, digest: str) -> AdapterBlob:
         """A held adapter's weights on the device."""
-        occupant = self._occupants[digest]
-        assert occupant.holds > 0 and occupant.placed.landed is None, "an adapter is used without being held"
+        occupant = self._occupants.held(digest)
+        assert occupant is not None, "an adapter is used without being held"
+        assert occupant.placed.landed is None, "an adapter is used before it is there"
         return occupant.placed.blob
 
     def slot_of(self, digest: str) -> int | None:
         """Where a held adapter stands; None if it does not."""
         if not digest:
             return BASE_SLOT
-        occupant = self._occupants.get(digest)
-        return occupant.slot if occupant is not None and occupant.holds else None
+        occupant = self._occupants.held(digest)
+        return None if occupant is None else occupant.slot
 
     def generation_of(self, digest: str) -> int | None:
         """Of the slot in which a held adapter stands; 0 is the base's; None if nobody holds it."""
         if not digest:
             return 0
-        occupant = self._occupants.get(digest)
-        return occupant.generation if occupant is not None and occupant.holds else None
+        occupant = self._occupants.held(digest)
+        return None if occupant is None else occupant.generation
 
     def poll(self) -> None:
         """Takes in what readers and copies have brought since the last turn."""
@@ -156,17 +149,17 @@ class AdapterSlots:
         nobody.
         """
         blob = self.host.find(digest)
-        if self._claim is None and blob is not None and digest not in self._occupants:
+        if not self._claim.digest and blob is not None and digest not in self._occupants:
             room = self._room()
             if not room.suffices(blob, room.idle()):
-                self._claim = Claim(digest)
+                self._claim.digest = digest
                 self._renew_claim()
                 # What is promised room has to stay in host memory for it.
                 self.ask()
 
     def is_closed(self, digest: str) -> bool:
         """Whether the adapter takes in nobody now, because another waits for its room."""
-        return self._claim is not None and digest in self._claim.closed
+        return digest in self._claim.closed
 
     def lacks_room(self, digest: str) -> bool:
         """Whether room is all that the adapter waits for."""
@@ -187,7 +180,7 @@ class AdapterSlots:
         return [Moved(d, d in self.host, self.is_resident(d), d in self._awaited) for d in moved]
 
     def resident(self) -> list[str]:
-        return [o.digest for o in self._occupants.values() if o.placed.is_resident()]
+        return [o.digest for o in self._occupants if o.placed.is_resident()]
 
     def is_resident(self, digest: str) -> bool:
         """Whether a sequence of this adapter could start now; the base always could."""
@@ -195,15 +188,12 @@ class AdapterSlots:
         return not digest or (occupant is not None and occupant.placed.is_resident())
 
     def held(self) -> list[str]:
-        return [o.digest for o in self._occupants.values() if o.holds]
+        return [o.digest for o in self._occupants if o.holds]
 
     def check(self, holds: dict[str, int]) -> None:
         """The books balance: every hold belongs to a running sequence, every slot to one adapter."""
-        assert {o.digest: o.holds for o in self._occupants.values() if o.holds} == holds, "holds differ"
-        taken = [o.slot for o in self._occupants.values()]
-        assert self.num_held == len(self.held()), "adapters that are held were counted wrong"
-        assert sorted(taken + self._free) == list(range(1, self.num_slots + 1)), "a slot is lost or shared"
-        self._memory.check([o.placed for o in self._occupants.values()])
+        self._occupants.check(holds)
+        self._memory.check([occupant.placed for occupant in self._occupants])
 
     def require(self, digest: str) -> AdapterBlob | None:
         """What host memory has of it; None while it is read. Raises AdapterUnavailable."""
@@ -226,8 +216,7 @@ class AdapterSlots:
     def bring(self, digest: str) -> bool:
         """Begins to copy what is read, if there is room or will be at once; nobody is evicted in vain."""
         blob = None if digest in self._occupants else self.host.find(digest)
-        is_promised = self._claim is not None and self._claim.digest != digest
-        if blob is None or is_promised or blob.num_bytes >= self._too_large:
+        if blob is None or self._claim.digest not in ("", digest) or blob.num_bytes >= self._too_large:
             return False
         room = self._room()
         if not room.suffices(blob, room.idle()):
@@ -240,35 +229,32 @@ class AdapterSlots:
         return True
 
     def _place(self, digest: str, blob: AdapterBlob, idle: list[Occupant]) -> None:
-        generation, placed = next(self._generations), None
+        generation, placed = self._occupants.next_generation(), None
         while placed is None:
-            if self._free:
-                placed = self._memory.place(self._free[-1], blob, generation)
+            if self._occupants.free:
+                placed = self._memory.place(self._occupants.free[-1], blob, generation)
             if placed is None:
                 self._evict(idle.pop(0))
-        occupant = Occupant(digest, self._free.pop(), placed, generation)
-        self._occupants[digest] = occupant
+        occupant = self._occupants.seat(digest, placed, generation)
         if placed.is_resident():
             self._moved.add(digest)
             self.host.release(digest)
         else:
             self._landing.append(occupant)
         self.num_loads += 1
-        if self._claim is not None and self._claim.digest == digest:
-            self._claim = None
+        if self._claim.digest == digest:
+            self._claim.end()
 
     def _evict(self, occupant: Occupant) -> None:
-        del self._occupants[occupant.digest]
-        self._free.append(occupant.slot)
+        self._occupants.remove(occupant)
         self._memory.remove(occupant.placed)
         self._moved.add(occupant.digest)
         self.num_evictions += 1
 
     def _room(self) -> Room:
-        closed = set() if self._claim is None else self._claim.closed
-        kept = self.pinned.union(self._awaited.keys() - closed)
-        return Room(self._memory, list(self._occupants.values()), bool(self._free), kept)
+        kept = self.pinned.union(self._awaited.keys() - self._claim.closed)
+        return Room(self._memory, list(self._occupants), bool(self._occupants.free), kept)
 
     def _renew_claim(self) -> None:
-        if self._claim is not None and (blob := self.host.find(self._claim.digest)) is not None:
+        if (blob := self.host.find(self._claim.digest)) is not None:
             self._claim.renew(self._room(), blob, self.pinned)

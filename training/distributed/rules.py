@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import torch
@@ -19,38 +20,43 @@ UNSHARDED = {FSDP: ("int8",), ZERO3: ("int8", "nf4")}
 
 def check_together(config: TrainConfig, world: World) -> None:
     """Raises `InvalidConfig` with every reason why this run cannot be one of `world`."""
-    problems = []
-    if world.is_sharded and config.quantization == "nf4" and config.quant_storage == BYTES:
-        problems.append(
+    unshared = _unshared(config, world) if world.is_sharded else ()
+    if problems := [*unshared, *_missing(config, world)]:
+        raise InvalidConfig(problems)
+
+
+def _unshared(config: TrainConfig, world: World) -> Iterator[str]:
+    """What cannot be shared out."""
+    if config.quantization == "nf4" and config.quant_storage == BYTES:
+        yield (
             f"quant_storage = {BYTES!r} cannot be sharded by {world.sharding}: only float tensors are,"
             " so every process would keep all 4-bit weights or lose track of their scales; use 'auto'"
         )
     if config.quantization in UNSHARDED.get(world.sharding, ()):
-        problems.append(
+        yield (
             f"quantization = {config.quantization!r} is not sharded by {world.sharding}:"
             " use FSDP with nf4, or DDP"
         )
-    method = METHODS[config.method]
-    if world.is_sharded and (method.family != "lora" or config.lora.init != "default"):
-        problems.append(
+    if METHODS[config.method].family != "lora" or config.lora.init != "default":
+        yield (
             f"method {config.method} with init {config.lora.init} is not sharded by {world.sharding}:"
             " LoRA from a start of its own is; use DDP for the others, where every process has all weights"
         )
-    if world.is_sharded and config.optim.optimizer.startswith("paged"):
-        problems.append(
-            f"optim.optimizer = {config.optim.optimizer!r} cannot page what is shared out: use 'adamw'"
-        )
-    if world.is_sharded and config.keep.ewc:
-        problems.append("keep.ewc holds whole weights where they are, and here they are in shares: use DDP")
+    if config.optim.optimizer.startswith("paged"):
+        yield f"optim.optimizer = {config.optim.optimizer!r} cannot page what is shared out: use 'adamw'"
+    if config.keep.ewc:
+        yield "keep.ewc holds whole weights where they are, and here they are in shares: use DDP"
+
+
+def _missing(config: TrainConfig, world: World) -> Iterator[str]:
+    """What is asked for and is not there."""
     if config.fast == "on" and not can_go_fast(config, world):
-        problems.append(
+        yield (
             "fast = 'on' is for LoRA without dropout or dora, over none or nf4,"
             " and not with DeepSpeed: use 'auto'"
         )
     if world.sharding == ZERO3 and find_spec("deepspeed") is None:
-        problems.append("DeepSpeed is not installed: run `pip install 'lorikeet[deepspeed]'`")
-    if problems:
-        raise InvalidConfig(problems)
+        yield "DeepSpeed is not installed: run `pip install 'lorikeet[deepspeed]'`"
 
 
 def resolve_storage(config: TrainConfig, world: World, kind: torch.dtype) -> torch.dtype:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from lorikeet.v1 import adapters_pb2
 from lorikeet.v1 import inference_pb2 as pb
+from server.checks import check
 from server.engine.messages import Submit
 from server.errors import InvalidRequest
-from server.requests import Limits, check
+from server.requests import Limits
 from server.wire import params_of
 from tests.server.front.house import PATIENCE, House, Item, batches
 from tests.server.front.packs import upload

@@ -1,18 +1,22 @@
 """What a scrape over real HTTP holds."""
 
+import re
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import grpc
 import msgspec
 import pytest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from lorikeet.v1 import inference_pb2 as pb
 from server.text import Text
 from tests.server.front.house import STATS, House, Open, script
 
+ROOT = Path(__file__).parents[3]
 Labels = dict[str, str]
 
 
@@ -21,12 +25,15 @@ def open_(open_house: Open) -> Any:
     return lambda **options: open_house(metrics_port=0, **options)
 
 
-def scrape(house: House) -> dict[str, list[tuple[Labels, float]]]:
+def families(house: House) -> list[Metric]:
     url = f"http://127.0.0.1:{house.front.metrics_port}/metrics"
     with urllib.request.urlopen(url) as response:
-        text = response.read().decode()
+        return list(text_string_to_metric_families(response.read().decode()))
+
+
+def scrape(house: House) -> dict[str, list[tuple[Labels, float]]]:
     found: dict[str, list[tuple[Labels, float]]] = {}
-    for family in text_string_to_metric_families(text):
+    for family in families(house):
         for sample in family.samples:
             found.setdefault(sample.name, []).append((sample.labels, sample.value))
     return found
@@ -107,3 +114,10 @@ def test_adapters_never_become_labels(open_: Any) -> None:
             list(house.inference.Generate(pb.GenerateRequest(prompt="x", adapter_id=f"adapter-{index}")))
     samples = [at for name, each in scrape(house).items() if "info" not in name for at, _ in each]
     assert not [labels for labels in samples if any("adapter-" in label for label in labels.values())]
+
+
+def test_every_metric_that_the_docs_name_is_there(open_: Any) -> None:
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    named = {name for page in pages for name in re.findall(r"`(lorikeet:\w+)`", page.read_text())}
+    assert len(named) > 20
+    assert {name.removesuffix("_total") for name in named} <= {family.name for family in families(open_())}
