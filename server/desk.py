@@ -1,7 +1,7 @@
 """Where a request is let in or refused before any work: deadline, places, quota, adapter."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Protocol
 
 import msgspec
@@ -72,13 +72,25 @@ class OwnDesk:
 
     @asynccontextmanager
     async def place(self, ask: Ask) -> AsyncIterator["OwnPlace"]:
+        with self.share(ask) as share:
+            async with self.seat(ask, share) as place:
+                yield place
+
+    @contextmanager
+    def share(self, ask: Ask) -> Iterator[Share]:
+        """The first half of a place, settled at its end. Raises what `place` does, but for the adapter's."""
         num_queued = self._quotas.num_queued(ask.tenant)
         self.forecast.require(ask.tenant, ask.priority, num_queued, ask.left)
         admitted, quota = self._admission.admit, self._quotas.admit
         with admitted(ask.num_sequences), quota(ask.tenant, ask.num_sequences) as share:
             share.reserve_answers(ask.num_sequences, ask.max_new_tokens)
-            async with self.adapter(ask.tenant, ask.adapter_id, ask.session_id) as adapter:
-                yield OwnPlace(ask, adapter, share, self.forecast)
+            yield share
+
+    @asynccontextmanager
+    async def seat(self, ask: Ask, share: Share) -> AsyncIterator["OwnPlace"]:
+        """The second half, which ends first. Raises NoSuchAdapter, and AdapterDeleted from the block."""
+        async with self.adapter(ask.tenant, ask.adapter_id, ask.session_id) as adapter:
+            yield OwnPlace(ask, adapter, share, self.forecast)
 
     @asynccontextmanager
     async def adapter(

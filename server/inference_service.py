@@ -85,7 +85,7 @@ class InferenceService(InferenceServicer):
             text, limits = await self._texts.of(adapter), _limits_of(adapter, limits)
             if adapter is not None:
                 check(params, limits)
-            prompt = await tokenize(text, params, limits)
+            prompt = await tokenize(text, params, limits, tenant)
             await place.reserve_prompt(len(prompt))
             self._metrics.prompt_tokens.inc(len(prompt))
             self._metrics.tenants.add(tenant, prompt_tokens=len(prompt))
@@ -132,10 +132,11 @@ class InferenceService(InferenceServicer):
                 require(chat_problems(turns, limits))
             case _:
                 raise InvalidRequest.of("input", "set exactly one of text and chat.")
-        async with self._desk.adapter(current_caller().tenant, request.adapter_id) as adapter:
+        tenant = current_caller().tenant
+        async with self._desk.adapter(tenant, request.adapter_id) as adapter:
             text = await self._texts.of(adapter)
             is_text = request.WhichOneof("input") == "text"
-            ids = await (encode(text, request.text) if is_text else encode_chat(text, turns))
+            ids = await (encode(text, request.text) if is_text else encode_chat(text, turns, tenant))
         return pb.TokenizeResponse(token_ids=ids)
 
     def _eos_of(self, text: Text, limits: Limits) -> frozenset[int]:

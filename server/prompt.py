@@ -16,21 +16,21 @@ async def encode(text: Text, prompt: str) -> list[int]:
     return await _off_loop(text, len(prompt), lambda: text.encode(prompt))
 
 
-async def encode_chat(text: Text, turns: Sequence[Turn]) -> list[int]:
-    """The ids of a conversation; a long one is rendered and tokenized off the event loop."""
+async def encode_chat(text: Text, turns: Sequence[Turn], tenant: str) -> list[int]:
+    """The ids of a tenant's conversation; a long one is rendered and tokenized off the event loop."""
     num_chars = sum(len(turn.content) for turn in turns)
     if text.templates is None:
         return await _off_loop(text, num_chars, lambda: text.render_chat(turns))
-    rendered = await text.templates.render(*text.template(), turns)
+    rendered = await text.templates.render(tenant, *text.template(), turns)
     return await _off_loop(text, num_chars, lambda: text.encode_rendered(rendered))
 
 
-async def tokenize(text: Text, params: GenerateParams, limits: Limits) -> list[int]:
+async def tokenize(text: Text, params: GenerateParams, limits: Limits, tenant: str) -> list[int]:
     """The ids of checked params' input. Raises InvalidRequest if they do not fit the context."""
     if params.token_ids is not None:
         return list(params.token_ids)
     if params.chat is not None:
-        field, ids = "chat", await encode_chat(text, params.chat)
+        field, ids = "chat", await encode_chat(text, params.chat, tenant)
     else:
         assert params.prompt is not None, "checked params have one input"
         field, ids = "prompt", await encode(text, params.prompt)

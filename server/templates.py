@@ -1,92 +1,110 @@
 """Chat templates that adapters brought, rendered where an endless loop harms nobody."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
+from typing import Any
 
-from adapters.sandbox import environment
 from server import workers
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, NotReady
 from server.requests import Turn
+from server.strikes import MAX_STRIKES, Strikes
+from server.template_child import Child, ChildLost, OverLimit
+from server.turns import Turns
 
-# Of processor time; a template of a real model takes a few milliseconds.
-RENDER_SECONDS = 1.0
+# For which one waits behind others'.
+PATIENCE_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
 
 
-class TemplateProcess:
-    """One process, started when it is first needed and again when a template has brought it down.
+class Templates:
+    """One process, started when it is first needed and again when it was lost.
 
-    Such a template is not tried again: it could hold up everybody else's.
+    What takes too much counts against its tenant and template, never against the template for other tenants.
     """
 
-    def __init__(self) -> None:
-        # One at a time, in the order in which they come; and no thread that others wait for.
+    def __init__(self, start: Callable[[], Child] = Child, patience: float = PATIENCE_SECONDS) -> None:
+        self._start = start
+        self._patience = patience
+        self._turns = Turns()
+        # All below belongs to this thread; and no thread that others wait for.
         self._pool = ThreadPoolExecutor(1, "templates")
-        self._child: subprocess.Popen[str] | None = None
-        self._banned: set[bytes] = set()
+        self._strikes = Strikes()
+        self._child: Child | None = None
 
-    async def render(self, template: str, tokens: Mapping[str, str], messages: Sequence[Turn]) -> str:
-        """The conversation as text, up to where the assistant speaks next. Raises InvalidRequest."""
-        return await workers.run(self._pool, partial(self._render, template, tokens, messages))
+    async def render(
+        self, tenant: str, template: str, tokens: Mapping[str, str], messages: Sequence[Turn]
+    ) -> str:
+        """The conversation as text, up to where the assistant speaks next.
+
+        Raises InvalidRequest; NotReady where others hold it up, or no process can be had.
+        """
+        try:
+            async with self._turns.turn(tenant, self._patience):
+                return await workers.run(
+                    self._pool, partial(self._render, tenant, template, tokens, messages)
+                )
+        except TimeoutError as error:
+            raise NotReady("Other chat templates are being rendered; try again in a moment.") from error
 
     def close(self) -> None:
         """Waits for who is being rendered; once more changes nothing."""
         self._pool.shutdown()
         self._end()
 
-    def _render(self, template: str, tokens: Mapping[str, str], messages: Sequence[Turn]) -> str:
-        name = sha256(template.encode("utf-8", "surrogatepass")).digest()
-        if name in self._banned:
-            raise _refusal("it took too much time or memory before")
-        task = {
-            "template": template,
-            "tokens": dict(tokens),
-            "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
-            "seconds": RENDER_SECONDS,
-        }
-        answer = self._ask(json.dumps(task))
-        if answer is None:
-            self._banned.add(name)
-            self._end()
-            raise _refusal(f"it takes more than {RENDER_SECONDS:g} s or too much memory")
+    def _render(self, tenant: str, template: str, tokens: Mapping[str, str], messages: Sequence[Turn]) -> str:
+        who = tenant, sha256(template.encode("utf-8", "surrogatepass")).digest()
+        if seconds := self._strikes.seconds_left(who):
+            often = f"it took too much time or memory for {MAX_STRIKES} conversations"
+            raise _refusal(f"{often}, and is tried again in {seconds:.0f} s")
+        try:
+            answer = self._ask_twice(_task(template, tokens, messages))
+        except OverLimit as limit:
+            # Here, since whoever asked may have left by now.
+            self._strikes.add(who)
+            raise _refusal(f"it takes {limit} for this conversation; send a shorter one") from limit
+        except ChildLost as error:
+            raise NotReady("Chat templates cannot be rendered at the moment; try again.") from error
         if "error" in answer:
             raise _refusal(answer["error"])
         return answer["text"]
 
-    def _ask(self, task: str) -> dict[str, str] | None:
-        """None if the process ended over it."""
-        if self._child is None or self._child.poll() is not None:
-            self._end()
-            self._child = _start()
-        assert self._child.stdin is not None and self._child.stdout is not None
+    def _ask_twice(self, task: dict[str, Any]) -> dict[str, str]:
+        """A process that is lost says nothing of what it rendered, which is tried on another one."""
         try:
-            self._child.stdin.write(task + "\n")
-            self._child.stdin.flush()
-            answer: dict[str, str] = json.loads(self._child.stdout.readline() or "null")
-        except (BrokenPipeError, ValueError):
-            return None
-        return answer
+            return self._ask(task)
+        except ChildLost as error:
+            log.warning("the process for chat templates was lost, another one is started: %s", error)
+            return self._ask(task)
+
+    def _ask(self, task: dict[str, Any]) -> dict[str, str]:
+        try:
+            return self._usable_child().ask(task)
+        except ChildLost:
+            self._end()
+            raise
+
+    def _usable_child(self) -> Child:
+        if self._child is None or not self._child.is_usable:
+            self._end()
+            self._child = self._start()
+        return self._child
 
     def _end(self) -> None:
         if self._child is not None:
-            self._child.kill()
-            with self._child:
-                self._child = None
+            self._child.end()
+            self._child = None
 
 
-def _start() -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-s", "-m", "server.template_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-        encoding="utf-8",
-    )
+def _task(template: str, tokens: Mapping[str, str], messages: Sequence[Turn]) -> dict[str, Any]:
+    return {
+        "template": template,
+        "tokens": dict(tokens),
+        "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+    }
 
 
 def _refusal(why: str) -> InvalidRequest:

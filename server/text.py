@@ -11,7 +11,7 @@ from server.base import UnreadableBase
 from server.detokenizer import Detokenizer
 from server.errors import InvalidRequest, Violation
 from server.requests import Turn
-from server.templates import TemplateProcess
+from server.templates import Templates
 
 # Enough of a prompt's end for a decoder to tell whether the answer begins with a space.
 CONTEXT_TOKENS = 6
@@ -32,7 +32,7 @@ class Text:
     """
 
     def __init__(
-        self, base: str, templates: TemplateProcess | None = None, chat_template: str | None = None
+        self, base: str, templates: Templates | None = None, chat_template: str | None = None
     ) -> None:
         """base: a folder or hub id. chat_template: instead of the one that is there."""
         # Not AutoTokenizer: it imports torch, and may rebuild a pipeline other than tokenizer.json's.

@@ -11,7 +11,7 @@ from adapters.manifest import Manifest
 from adapters.store import AdapterVersion
 from server.base import UnreadableBase
 from server.errors import AdapterUnusable
-from server.templates import TemplateProcess
+from server.templates import Templates
 from server.text import Text
 
 # Tokenizers kept at once; a large one takes some tens of MB.
@@ -26,7 +26,7 @@ class Texts:
 
     def __init__(self, base: str, folder_of: Callable[[str], Path], max_texts: int = MAX_TEXTS) -> None:
         self.base = Text(base)
-        self._templates = TemplateProcess()
+        self._templates = Templates()
         self._base = base
         self._folder_of = folder_of
         self._max_texts = max_texts
@@ -68,7 +68,7 @@ class Texts:
         return asyncio.ensure_future(reading)
 
 
-def read_text(base: str, folder: Path, manifest: Manifest, templates: TemplateProcess) -> Text:
+def read_text(base: str, folder: Path, manifest: Manifest, templates: Templates) -> Text:
     """The text of a base with what an adapter brought in its place: a tokenizer, or a chat template alone.
 
     Raises InvalidAdapter, UnreadableBase or OSError.

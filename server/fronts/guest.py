@@ -25,6 +25,7 @@ from server.fronts.messages import (
 from server.fronts.pipe import Pipe
 from server.incidents import status_of
 from server.link import AnsweringLink, EngineLost
+from server.quotas import Share
 
 Step = Reserve | Began | Leave | None
 
@@ -89,13 +90,25 @@ class Guest:
                     self._pipe.tell(Seated(asked.id, _brief(adapter)))
                     await steps.get()
             else:
-                async with self._desk.place(asked) as place:
-                    self._pipe.tell(Seated(asked.id, _brief(place.adapter), place.weight))
-                    await self._accompany(asked.id, place, steps)
+                with self._desk.share(asked) as share:
+                    await self._host(asked, share, steps)
         except Exception as error:  # noqa: BLE001
-            self._pipe.tell(Refused(asked.id, status_of(error, "a front's request").SerializeToString()))
+            self._refuse(asked.id, error)
         finally:
             del self._visits[asked.id]
+
+    async def _host(self, ask: Ask, share: Share, steps: "asyncio.Queue[Step]") -> None:
+        """Its share is settled once its front has said what it used, also if its place ends before that."""
+        try:
+            async with self._desk.seat(ask, share) as place:
+                self._pipe.tell(Seated(ask.id, _brief(place.adapter), place.weight))
+                await self._accompany(ask.id, place, steps)
+        except Exception as error:  # noqa: BLE001
+            self._refuse(ask.id, error)
+            await _see_out(share, steps)
+
+    def _refuse(self, visit: int, error: Exception) -> None:
+        self._pipe.tell(Refused(visit, status_of(error, "a front's request").SerializeToString()))
 
     async def _accompany(self, visit: int, place: OwnPlace, steps: "asyncio.Queue[Step]") -> None:
         while True:
@@ -118,6 +131,18 @@ class Guest:
                     self._pipe.tell(_said(request.id, item))
         except EngineLost as error:
             self._pipe.tell(Lost(request.id, str(error)))
+
+
+async def _see_out(share: Share, steps: "asyncio.Queue[Step]") -> None:
+    """What its front said, and gave out, before it heard that the request is not in any more."""
+    while True:
+        match await steps.get():
+            case Began():
+                share.begin()
+            case Leave(num_spent=num_spent):
+                return share.spend(num_spent)
+            case None:
+                return share.forfeit()
 
 
 def _said(sequence: int, item: list[Token] | Failure) -> Said:

@@ -29,12 +29,19 @@ from tests.toys import drive, make_adapter, make_base
 PATIENCE = 60.0
 PROMPT = [5, 6, 7, 8, 9]
 SEEDED: dict[str, Any] = {"temperature": 0.9, "seed": 3, "ignore_eos": True}
+TENANT_NAMES = ("acme", "slim", "counted", "seen", "first", "other")
 TENANTS = """
 [tenants.slim]
 max_in_flight = 1
 
 [tenants.counted]
 tokens_per_minute = 100
+
+[tenants.first]
+tokens_per_minute = 250
+
+[tenants.other]
+tokens_per_minute = 250
 """
 
 
@@ -120,7 +127,7 @@ def open_pair(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         folder = tmp_path_factory.mktemp("fronts")
         (folder / "tenants.toml").write_text(TENANTS)
         file = KeyFile(folder / "keys.json")
-        keys = {tenant: file.create(tenant, SCOPES)[1].text for tenant in ("acme", "slim", "counted", "seen")}
+        keys = {tenant: file.create(tenant, SCOPES)[1].text for tenant in TENANT_NAMES}
         port = _free_port()
         flags = ["--fronts", "2", "--threads", "1", "--cache-tokens", "4096", "--debug-checks"]
         flags += ["--keys", str(folder / "keys.json"), "--tenants", str(folder / "tenants.toml")]
@@ -235,6 +242,32 @@ def test_an_adapter_deleted_by_force_ends_what_runs_on_it_at_either(
     for each in running:
         with pytest.raises(LorikeetError, match="deleted by force"):
             each.result()
+
+
+@pytest.mark.parametrize("front", ["first", "other"])
+def test_what_was_given_out_before_a_delete_by_force_is_charged(
+    pair: Pair, folders: list[Path], front: str
+) -> None:
+    """The tenant is named after the front, so that each has an allowance that nothing else was taken of."""
+    per_minute, longest = 250, 240
+    counted = pair.scraped("lorikeet:tenant_generation_tokens_total")
+    with pair.reach(getattr(pair, front), tenant=front) as client:
+        client.adapters.upload(folders[0], "doomed")
+        began = time.monotonic()
+        running = client.generate(PROMPT, adapter="doomed", max_new_tokens=longest, ignore_eos=True)
+        received = 0
+        while received < 60:
+            received += len(next(running.chunks()).token_ids)
+        client.adapters.delete("doomed", force=True)
+        with pytest.raises(LorikeetError, match="deleted by force"):
+            running.result()
+        with pytest.raises(ResourceExhausted) as caught:
+            client.generate(PROMPT, max_new_tokens=longest).text()
+    came_back = (time.monotonic() - began) * per_minute / 60
+    assert caught.value.retry_after is not None
+    charged = per_minute - longest + caught.value.retry_after * per_minute / 60
+    assert len(PROMPT) + received - came_back <= charged <= len(PROMPT) + longest
+    until(lambda: pair.scraped("lorikeet:tenant_generation_tokens_total") >= counted + received)
 
 
 def test_a_killed_engine_is_survived_by_answers_of_both(
