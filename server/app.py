@@ -40,7 +40,7 @@ from server.link import EngineLink
 from server.listener import SERVICES, STOP_SECONDS, listen, make_server, require_free
 from server.metrics import Metrics
 from server.quotas import Quotas
-from server.running import loop_factory, told_to_end
+from server.running import loop_factory, settle, told_to_end
 from server.scrape import Scrape
 from server.tenant_metrics import TenantMetrics
 from server.texts import Texts
@@ -226,6 +226,7 @@ async def _serve(front: Front) -> None:
         await asyncio.wait((told, ready), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             await ready
+            settle()
             log.info("ready")
         await told
         await front.drain(front.drain_seconds)
