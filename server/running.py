@@ -11,7 +11,7 @@ from typing import Any
 ENDINGS = (signal.SIGTERM, signal.SIGINT)
 
 # Of garbage collections: new objects for a young one, young ones for an older, older ones for a full one.
-THRESHOLDS = (2_000, 10, 25)
+THRESHOLDS = (1_000, 10, 50)
 
 
 def settle() -> None:
