@@ -36,7 +36,7 @@ from server.journal import Journal
 from server.link import EngineLink
 from server.listener import SERVICES, STOP_SECONDS, listen, make_server, require_free
 from server.quotas import Quotas
-from server.running import loop_factory, told_to_end
+from server.running import loop_factory, settle, told_to_end
 from server.telemetry import Telemetry
 from server.texts import Texts
 from server.tiers import Tiers
@@ -203,6 +203,7 @@ async def _serve(front: Front, grace: float) -> None:
         await asyncio.wait((told, ready), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             await ready
+            settle()
             log.info("ready")
         await told
         await front.drain(grace)

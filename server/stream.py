@@ -35,7 +35,7 @@ class Stream:
         self._waiting.append(token)
         if token.finish or len(self.answered) == 1:
             self._wake()
-        elif self._timer is None:
+        elif self._timer is None and not self._news.is_set():
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(self._taken_at + self._interval, self._wake)
 

@@ -8,8 +8,6 @@ from typing import Any, TypeAlias
 from lorikeet.v1 import inference_pb2 as pb
 from server.errors import SlowReader
 
-CHECKS_PER_PATIENCE = 4
-
 Context: TypeAlias = Any
 
 
@@ -40,8 +38,8 @@ class Writer:
     async def watched(self) -> AsyncIterator[None]:
         """Raises SlowReader from the block once a write took too long.
 
-        One look now and then for the whole call, because a timeout for each write would cost more than
-        making the message.
+        One look in all of the patience, because a timeout for each write would cost more than making
+        the message.
         """
         limit = asyncio.timeout(None)
         try:
@@ -56,12 +54,10 @@ class Writer:
                 raise SlowReader(f"The reader took no message for {self._patience:g} seconds.") from error
             raise
 
-    def is_stalled(self, now: float) -> bool:
-        return self._writing_since is not None and now - self._writing_since >= self._patience
-
-    @property
-    def seconds_between_looks(self) -> float:
-        return self._patience / CHECKS_PER_PATIENCE
+    def seconds_left(self, now: float) -> float:
+        """Until the write under way has taken too long, or one that began now."""
+        since = now if self._writing_since is None else self._writing_since
+        return since + self._patience - now
 
 
 class _Watch:
@@ -71,11 +67,12 @@ class _Watch:
         self._writer = writer
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self.timer = self._loop.call_later(writer.seconds_between_looks, self._look)
+        self.timer = self._loop.call_later(writer.seconds_left(self._loop.time()), self._look)
 
     def _look(self) -> None:
         now = self._loop.time()
-        if self._writer.is_stalled(now):
+        left = self._writer.seconds_left(now)
+        if left <= 0.0:
             self._limit.reschedule(now)
         else:
-            self.timer = self._loop.call_later(self._writer.seconds_between_looks, self._look)
+            self.timer = self._loop.call_later(left, self._look)

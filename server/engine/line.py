@@ -30,10 +30,11 @@ class Line:
     def __init__(self) -> None:
         # How many sequences have started.
         self._turn = 0
+        self._num_waiting = 0
         self._levels: dict[int, dict[str, _Waiting]] = {}
 
     def __len__(self) -> int:
-        return sum(len(waiting.sequences) for level in self._levels.values() for waiting in level.values())
+        return self._num_waiting
 
     def __iter__(self) -> Iterator[Sequence]:
         """In no promised order."""
@@ -42,10 +43,12 @@ class Line:
                 yield from waiting.sequences
 
     def push(self, sequence: Sequence) -> None:
+        self._num_waiting += 1
         self._waiting(sequence).sequences.append(sequence)
 
     def push_front(self, sequence: Sequence) -> None:
         """For a sequence that ran and had to step back: the next of its priority."""
+        self._num_waiting += 1
         waiting = self._waiting(sequence)
         waiting.sequences.appendleft(sequence)
         waiting.turn = min(each.turn for each in self._levels[sequence.request.priority].values()) - 1
@@ -55,6 +58,7 @@ class Line:
         level = self._levels[sequence.request.priority]
         waiting = level[sequence.request.adapter]
         waiting.sequences.remove(sequence)
+        self._num_waiting -= 1
         if not waiting.sequences:
             del level[sequence.request.adapter]
         if not level:

@@ -7,14 +7,23 @@ tenants and not to adapters: who spreads over many adapters gets no more.
 """
 
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush, heapreplace
+from itertools import chain, islice
 
 from server.engine.line import Line
 from server.engine.sequence import Sequence
+from server.engine.shares import Shares
+from server.engine.turns import Turn, Turns
 
-# A tenant whose next adapter is on the device may be this many tokens ahead of one whose is not.
+# A tenant whose next adapter is on the device may be this many tokens ahead of one whose is not,
 COLD_TOKENS = 256.0
+# and so many of those are passed over for it at a time.
+MAX_PASSED = 32
 
-# Above so many tenants, those that are idle and have no debt are forgotten.
+# The order in which adapters will be needed is known for so many sequences.
+AHEAD = 128
+
+# Above so many idle tenants, those that have no debt are forgotten.
 MAX_IDLE = 4096
 
 # Whether an adapter is on the device.
@@ -25,15 +34,16 @@ class FairQueue:
     def __init__(self, is_resident: IsResident = lambda adapter: True) -> None:
         self._is_resident = is_resident
         self._lines: dict[str, Line] = {}
+        self._num_waiting = 0
         self._counters: dict[str, float] = {}
-        # As the tenant's newest request says.
-        self._weights: dict[str, float] = {}
-        self._running: dict[str, int] = {}
+        # Of those who run or wait; weights as the tenant's newest request says.
+        self._shares = Shares()
+        self._turns = Turns(self._standing)
         # Sequences that came or went.
         self.num_changes = 0
 
     def __len__(self) -> int:
-        return sum(len(line) for line in self._lines.values())
+        return self._num_waiting
 
     def __iter__(self) -> Iterator[Sequence]:
         """Every waiting sequence, in no promised order."""
@@ -41,119 +51,149 @@ class FairQueue:
             yield from line
 
     def push(self, sequence: Sequence) -> None:
-        self.num_changes += 1
         tenant = sequence.request.tenant
         self._lift(tenant)
-        self._weights[tenant] = sequence.request.weight
-        self._lines.setdefault(tenant, Line()).push(sequence)
+        self._shares.enter(tenant, sequence.request.weight)
+        self._line_of(tenant).push(sequence)
 
     def push_front(self, sequence: Sequence) -> None:
-        """For a sequence that was running and had to step back."""
-        self.num_changes += 1
-        self._lines.setdefault(sequence.request.tenant, Line()).push_front(sequence)
+        """For a sequence that has to step back; its place is given back after this."""
+        self._line_of(sequence.request.tenant).push_front(sequence)
 
     def candidates(self) -> Iterator[Sequence]:
         """Waiting sequences in the order in which they deserve to run; take what fits, pass the others by.
 
         Counters may be charged while this is read: the next turn is decided after the last one.
         """
-        heads = [_Head(tenant, line.in_turn(self._is_resident)) for tenant, line in self._lines.items()]
-        while heads:
-            head = min(heads, key=self._rank)
+        heads: list[tuple[Turn, _Head]] = []
+        seen: set[str] = set()
+        turn = self._turns.after()
+        while True:
+            for _ in range(MAX_PASSED):
+                if turn is None or (heads and heads[0][0] < turn):
+                    break
+                if turn.tenant not in seen:
+                    seen.add(turn.tenant)
+                    head = _Head(turn, self._lines[turn.tenant].in_turn(self._is_resident))
+                    heappush(heads, (self._rank(head), head))
+                turn = self._turns.after(turn)
+            if not heads:
+                return
+            head = heads[0][1]
             yield head.sequence
-            if not head.advance():
-                heads.remove(head)
+            if head.advance():
+                heapreplace(heads, (self._rank(head), head))
+            else:
+                heappop(heads)
 
     def first(self) -> Sequence:
         """Whose turn it is; there is one."""
         return next(self.candidates())
 
+    def adapters(self) -> Iterator[str]:
+        """Of all, again and again: those whose turns are next, then the others."""
+        for sequence in chain(islice(self.candidates(), AHEAD), self):
+            yield sequence.request.adapter
+
     def borrower(self, places: int) -> str | None:
         """Who runs most over its share of the places, if that is a place or more."""
-        shares = self._shares(places)
-        over = {tenant: held - shares[tenant] for tenant, held in self._running.items()}
-        tenant = max(over, key=over.__getitem__, default=None)
-        return tenant if tenant is not None and over[tenant] >= 1 else None
+        return self._shares.borrower(places)
 
     def is_owed(self, sequence: Sequence, borrower: str, places: int) -> bool:
         """Whether one more place leaves its tenant within its share, and the tenant has none or is behind.
 
         Behind by what the sequence may cost: who always ask would else send each other back at every turn.
         """
-        tenant, held = sequence.request.tenant, self._running.get(sequence.request.tenant, 0)
-        if held + 1 > self._shares(places)[tenant]:
+        tenant = sequence.request.tenant
+        held = self._shares.held(tenant)
+        if held + 1 > self._shares.of(tenant, places):
             return False
         cost = sequence.num_prompt + sequence.request.sampling.max_new_tokens
         behind = self._counters[borrower] - self._counters[tenant]
-        return not held or behind * self._weights[tenant] >= cost
-
-    def _shares(self, places: int) -> dict[str, float]:
-        """By weight among those who run or wait, and a place at least."""
-        weights = {tenant: self._weights[tenant] for tenant in {*self._lines, *self._running}}
-        total = sum(weights.values())
-        return {tenant: max(1.0, places * weight / total) for tenant, weight in weights.items()}
+        return not held or behind * self._shares.weight(tenant) >= cost
 
     def remove(self, sequence: Sequence) -> None:
         """It leaves without having run."""
-        self.num_changes += 1
-        self._lines[sequence.request.tenant].remove(sequence)
-        self._drop_empty(sequence.request.tenant)
+        tenant = sequence.request.tenant
+        self._lines[tenant].remove(sequence)
+        self._shorten(tenant)
+        self._forget_idle(tenant)
 
     def take(self, sequence: Sequence) -> None:
         """It starts to run."""
-        self.num_changes += 1
         tenant = sequence.request.tenant
         self._lines[tenant].take(sequence)
-        self._drop_empty(tenant)
-        self._running[tenant] = self._running.get(tenant, 0) + 1
+        self._shorten(tenant)
+        self._shares.take(tenant)
 
     def leave(self, tenant: str) -> None:
         """One of the tenant's running sequences ended or stepped back."""
-        self._running[tenant] -= 1
-        if not self._running[tenant]:
-            del self._running[tenant]
+        self._shares.give_back(tenant)
+        self._turns.renew(tenant)
+        self._forget_idle(tenant)
 
     def served(self, tenant: str) -> float:
         """Tokens computed for it, for its weight."""
         return self._counters.get(tenant, 0.0)
 
     def charge(self, tenant: str, tokens: float) -> None:
-        self._counters[tenant] = self._counters.get(tenant, 0.0) + tokens / self._weights[tenant]
+        """For one that runs or waits."""
+        self._counters[tenant] += tokens / self._shares.weight(tenant)
 
-    def _rank(self, head: "_Head") -> tuple[float, int]:
-        is_warm = self._is_resident(head.sequence.request.adapter)
-        counter = self._counters[head.tenant] + (0.0 if is_warm else COLD_TOKENS)
+    def _standing(self, tenant: str) -> tuple[float, int]:
         # One that comes back is lifted to the least of the others, and goes before those who are served.
-        return counter, self._running.get(head.tenant, 0)
+        return self._counters[tenant], self._shares.held(tenant)
 
-    def _drop_empty(self, tenant: str) -> None:
-        if not len(self._lines[tenant]):
+    def _rank(self, head: "_Head") -> Turn:
+        served, held = self._standing(head.turn.tenant)
+        is_warm = self._is_resident(head.sequence.request.adapter)
+        return head.turn._replace(served=served + (0.0 if is_warm else COLD_TOKENS), held=held)
+
+    def _line_of(self, tenant: str) -> Line:
+        """For one sequence more."""
+        self.num_changes += 1
+        self._num_waiting += 1
+        if tenant not in self._lines:
+            self._lines[tenant] = Line()
+            self._turns.enter(tenant)
+        return self._lines[tenant]
+
+    def _shorten(self, tenant: str) -> None:
+        """One sequence less."""
+        self.num_changes += 1
+        self._num_waiting -= 1
+        if not self._lines[tenant]:
             del self._lines[tenant]
+            self._turns.leave(tenant)
 
     def _lift(self, tenant: str) -> None:
-        if tenant in self._lines or tenant in self._running:
+        if tenant in self._shares:
             return
-        active = [self._counters[t] for t in {*self._lines, *self._running}]
-        floor = min(active, default=0.0)
-        if not active:
+        first = self._turns.after()
+        active = [self._counters[each] for each in self._shares.holders()]
+        floor = min([*active, *([] if first is None else [first.served])], default=0.0)
+        if not len(self._shares):
             self._counters.clear()
-            self._weights.clear()
-        if len(self._counters) >= MAX_IDLE:
+        if len(self._counters) - len(self._shares) >= MAX_IDLE:
             self._forget_below(floor)
         self._counters[tenant] = max(self._counters.get(tenant, 0.0), floor)
 
+    def _forget_idle(self, tenant: str) -> None:
+        """Its share is the others' if it neither runs nor waits; what it was served is kept."""
+        if tenant not in self._lines and not self._shares.held(tenant):
+            self._shares.leave(tenant)
+
     def _forget_below(self, floor: float) -> None:
         """Of idle tenants, those who would be lifted anyway."""
-        active = {*self._lines, *self._running}
-        self._counters = {t: c for t, c in self._counters.items() if t in active or c > floor}
-        self._weights = {t: w for t, w in self._weights.items() if t in self._counters}
+        self._counters = {t: c for t, c in self._counters.items() if t in self._shares or c > floor}
 
 
 class _Head:
     """A tenant's next candidate and those behind it."""
 
-    def __init__(self, tenant: str, sequences: Iterator[Sequence]) -> None:
-        self.tenant = tenant
+    def __init__(self, turn: Turn, sequences: Iterator[Sequence]) -> None:
+        """turn: when it was looked at."""
+        self.turn = turn
         self._sequences = sequences
         self.sequence = next(sequences)
 

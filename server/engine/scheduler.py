@@ -127,7 +127,7 @@ class Scheduler:
         """Adapters are read and copied in the order in which their sequences will run."""
         if self._queue_seen != self.queue.num_changes:
             self._queue_seen = self.queue.num_changes
-            self.slots.expect(sequence.request.adapter for sequence in self.queue.candidates())
+            self.slots.expect(self.queue.adapters())
         self.slots.bring_expected()
 
     def _choose(self, sequence: Sequence, budget: int, chosen: list[Chosen]) -> int:
@@ -244,10 +244,10 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         """Back to waiting: blocks and slot go, tokens stay and are computed again."""
+        self.queue.push_front(sequence)
         self._let_go(sequence)
         sequence.computed = 0
         self.num_preemptions += 1
-        self.queue.push_front(sequence)
 
     def _end(self, sequence: Sequence) -> None:
         if sequence.slot is None:

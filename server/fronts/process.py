@@ -41,7 +41,7 @@ from server.identity.tenants import open_tenants
 from server.inference_service import InferenceService
 from server.listener import ADAPTERS, GRANTS, SERVICES, STOP_SECONDS, listen, make_server
 from server.metrics import Metrics
-from server.running import loop_factory, told_to_end
+from server.running import loop_factory, settle, told_to_end
 from server.texts import Texts
 from server.trace import open_spans
 
@@ -94,6 +94,7 @@ class FurtherFront:
         listen(self._server, self._config, build_credentials(self._config), self._port)
         await self._health.start()
         await self._server.start()
+        settle()
         log.info("listening on %s:%d", self._config.host, self._port)
         counting = asyncio.create_task(self._keep_counting())
         hearing = asyncio.create_task(self._hear())

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,33 @@ def test_a_slow_reader_takes_all_and_is_not_woken_for_nothing() -> None:
         stream.put(token(4))
         assert await waiting == [4]
 
+    run(scenario)
+
+
+def test_tokens_that_nobody_takes_set_no_timers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand stalled readers each would else cost the others a timer for each token."""
+
+    async def scenario() -> None:
+        stream = Stream(REQUEST, 0.0)
+        stream.put(token(1))
+        for number in (2, 3):
+            stream.put(token(number))
+            await asyncio.sleep(0)
+        assert timers == []
+        assert await numbers(stream) == [1, 2, 3]
+        stream.put(token(4))
+        assert len(timers) == 1
+        assert await numbers(stream) == [4]
+
+    timers: list[float] = []
+    call_at = asyncio.BaseEventLoop.call_at
+
+    def counted(self: asyncio.BaseEventLoop, when: float, *what: Any, **more: Any) -> asyncio.TimerHandle:
+        if getattr(what[0], "__func__", None) is Stream._wake:
+            timers.append(when)
+        return call_at(self, when, *what, **more)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "call_at", counted)
     run(scenario)
 
 

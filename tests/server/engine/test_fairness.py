@@ -281,7 +281,7 @@ def test_tenants_who_come_once_leave_nothing_behind(monkeypatch: pytest.MonkeyPa
         queue.leave(once.request.tenant)
         queue.charge("busy", 10)
         assert len(queue._counters) <= 60
-    assert len(queue._weights) <= 60
+    assert len(queue._shares) == 1
 
 
 def test_a_tenants_adapters_take_turns() -> None:
