@@ -136,6 +136,7 @@ def test_bad_headers(make_raw: Raw, header: dict[str, Any], data: int, told: str
         (b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", "nests deeper"),
         (b'{"a":' + b'{"a":' * 100_000, "nests deeper"),
         (b'{"a":NaN}', "NaN"),
+        (b'{"a":-1e999}', "beyond the largest number"),
         (b'{"a":' + b"9" * 100_000 + b"}", "too long"),
         (b'{"a":"\xff"}', "not valid JSON"),
         (b"{", "not valid JSON"),
