@@ -28,6 +28,11 @@ MAX_PROBLEMS = 20
 MAX_PROBLEM_LENGTH = 300
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust gave up. PyO3's class for that is no Exception, and no name imports it."""
+    return type(error).__name__ == "PanicException"
+
+
 class AdapterError(Exception):
     """Base of every error that `adapters` raises on purpose; its text is a sentence for the user."""
 

@@ -140,7 +140,8 @@ def _check_layout(
     tensors: dict[str, TensorInfo], data_start: int, file_size: int, problems: list[str]
 ) -> None:
     at = data_start
-    for name, info in sorted(tensors.items(), key=lambda item: item[1].start):
+    # By both ends, so that an empty one comes before what begins where it stands.
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != at:
             problems.append(
                 f"tensor {show(name)} {'overlaps another' if info.start < at else 'leaves a hole before it'}"

@@ -36,6 +36,7 @@ class Plan:
 def make_plan(config: AdapterConfig, base: BaseShapes, problems: list[str]) -> Plan:
     """Never raises: what cannot be planned is a problem."""
     plan = Plan(find_all(config, base))
+    _check_masks(config, plan, problems)
     _claim_parts(config, base, plan, problems)
     _claim_saved(config, base, plan, problems)
     _claim_biases(config, base, plan)
@@ -47,6 +48,13 @@ def make_plan(config: AdapterConfig, base: BaseShapes, problems: list[str]) -> P
 def tensor_name(place: str, part: str) -> str:
     """The name in the file of a part of a place."""
     return f"{PREFIX}{place}.{part}"
+
+
+def _check_masks(config: AdapterConfig, plan: Plan, problems: list[str]) -> None:
+    """AdaLoRA's, each of which is of one place that the adapter changes."""
+    masks = config.options.get("rank_pattern") or {}
+    strange = sorted(set(masks) - {f"{name}.lora_E" for name in plan.targets})
+    problems.extend(f"rank_pattern holds {show(name)}, which is no target in this base" for name in strange)
 
 
 def _add(plan: Plan, name: str, claim: Claim, problems: list[str]) -> None:
@@ -108,9 +116,7 @@ def _claim_token_rows(config: AdapterConfig, base: BaseShapes, plan: Plan, probl
         for table in base.tables
         if table.endswith(ending or ".")
     }
-    for ending, _ in config.token_rows:
-        if base.tables and not any(table.endswith(ending or ".") for table in base.tables):
-            problems.append(f"trainable_token_indices names {show(ending)}; name embed_tokens or lm_head")
+    _check_named_tables(config, base, problems)
     if base.tied and wanted.get(HEAD) == wanted.get(EMBEDDING):
         # The same rows of one table: PEFT trains and saves them once.
         wanted.pop(HEAD, None)
@@ -126,6 +132,20 @@ def _claim_token_rows(config: AdapterConfig, base: BaseShapes, plan: Plan, probl
         plan.optional[tensor_name(HEAD, f"token_adapter.{ROWS}")] = copy
 
 
+def _check_named_tables(config: AdapterConfig, base: BaseShapes, problems: list[str]) -> None:
+    named = [
+        table for ending, _ in config.token_rows for table in base.tables if table.endswith(ending or ".")
+    ]
+    for ending, _ in config.token_rows:
+        if base.tables and not any(table.endswith(ending or ".") for table in base.tables):
+            problems.append(f"trainable_token_indices names {show(ending)}; name embed_tokens or lm_head")
+    problems.extend(
+        f"trainable_token_indices names {table} more than once"
+        for table in base.tables
+        if named.count(table) > 1
+    )
+
+
 def _check_ids(ids: Sequence[int], base: BaseShapes, problems: list[str]) -> None:
     if max(ids, default=0) >= base.vocab_size + MAX_ADDED_TOKENS:
         problems.append(f"token {max(ids)} is more than {MAX_ADDED_TOKENS} beyond the base's vocabulary")
@@ -135,7 +155,15 @@ def _claim_carried(plan: Plan, base: BaseShapes) -> None:
     """The base's own tables, which PEFT saves along when they are targeted or were resized."""
     shape = (base.vocab_size, base.hidden_size)
     for table in base.tables:
-        for part in ("base_layer.weight", "token_adapter.base_layer.weight", SAVED):
-            name = tensor_name(table, part)
-            if name not in plan.claims:
-                plan.optional[name] = Claim(table, CARRIED, shape, grows=True)
+        if tensor_name(table, SAVED) not in plan.claims:
+            name = tensor_name(table, _carried_part(plan, table))
+            plan.optional[name] = Claim(table, CARRIED, shape, grows=True)
+
+
+def _carried_part(plan: Plan, table: str) -> str:
+    """The one name of a table in PEFT's model: what trains it stands around it."""
+    known = {**plan.claims, **plan.optional}
+    if tensor_name(table, f"token_adapter.{ROWS}") in known:
+        return "token_adapter.base_layer.weight"
+    is_wrapped = table in plan.targets or tensor_name(table, ROWS) in known
+    return "base_layer.weight" if is_wrapped else SAVED

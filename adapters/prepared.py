@@ -13,7 +13,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from adapters.deltas.assemble import CONVERTED, Updates, assemble
 from adapters.deltas.context import Base, Setting
 from adapters.durable import make_folder, sync_folder, write_file
 from adapters.errors import InvalidAdapter
+from adapters.facts import manifest_of
 from adapters.files import CONFIG_NAME, WEIGHTS_NAME, FileSpec
 from adapters.flat import cast, flatten, unflatten
-from adapters.format import is_direct
 from adapters.header import TensorInfo, parse_header
 from adapters.manifest import BaseShapes, Conversion, Manifest
 from adapters.normal import AdapterWeights
@@ -51,10 +51,6 @@ class Opened:
     config: AdapterConfig
     plan: Plan
     tensors: dict[str, Tensor]
-
-    @property
-    def direct(self) -> bool:
-        return is_direct(self.config, self.plan, self.tensors)
 
 
 def load(
@@ -121,21 +117,27 @@ def _open(folder: Path, manifest: Manifest, base: BaseShapes, max_rank: int, rea
     problems: list[str] = []
     config = parse_config(bytes(contents[CONFIG_NAME]), max_rank)
     plan = make_plan(config, base, problems)
-    tensors = _tensors(contents[WEIGHTS_NAME], config)
+    infos = _infos(contents[WEIGHTS_NAME], config)
     # The digest covers the files and not the manifest, so what that says is found again.
-    if problems or plan.targets != manifest.targets or is_direct(config, plan, tensors) != manifest.direct:
+    found = manifest_of(manifest.files, config, plan, infos, base)
+    if problems or found != _of_files(manifest):
         raise InvalidAdapter([f"the {_WHOLE}"])
     known = {**plan.optional, **plan.claims}
-    fits = set(tensors) <= set(known) and set(plan.claims) <= set(tensors)
-    if not fits or not all(known[name].fits(tuple(tensor.shape)) for name, tensor in tensors.items()):
+    fits = set(infos) <= set(known) and set(plan.claims) <= set(infos)
+    if not fits or not all(known[name].fits(info.shape) for name, info in infos.items()):
         raise InvalidAdapter(["it does not fit this base; the adapter was made for another one"])
+    tensors = {name: _tensor(contents[WEIGHTS_NAME], info) for name, info in infos.items()}
     return Opened(config, plan, tensors)
 
 
-def _tensors(weights: memoryview, config: AdapterConfig) -> dict[str, Tensor]:
+def _of_files(manifest: Manifest) -> Manifest:
+    """Without what came with the upload or was found by its preparation."""
+    return replace(manifest, tokenizer_files=(), story=None, mismatches=(), conversion=None)
+
+
+def _infos(weights: memoryview, config: AdapterConfig) -> dict[str, TensorInfo]:
     header = bytes(weights[: 8 + int.from_bytes(weights[:8], "little")])
-    infos = parse_header(header, len(weights), config.kind.max_dims, config.kind.may_be_empty)
-    return {name: _tensor(weights, info) for name, info in infos.items()}
+    return parse_header(header, len(weights), config.kind.max_dims, config.kind.may_be_empty)
 
 
 def _tensor(weights: memoryview, info: TensorInfo) -> Tensor:

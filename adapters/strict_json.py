@@ -1,8 +1,9 @@
-"""JSON from strangers: bounded depth, no duplicate keys, no NaN, one kind of error."""
+"""JSON from strangers: bounded depth, no duplicate keys, no NaN or infinity, one kind of error."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ def parse_object(raw: bytes, what: str, max_depth: int, max_digits: int = MAX_DI
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
             parse_int=partial(_parse_int, max_digits),
+            parse_float=_parse_float,
         )
     except (ValueError, RecursionError) as error:
         raise InvalidAdapter([f"{what} is not valid JSON: {ascii(str(error))[1:-1]}"]) from error
@@ -65,6 +67,13 @@ def _parse_int(max_digits: int, text: str) -> int:
     if len(text) > max_digits:
         raise ValueError("a number is too long")
     return int(text)
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{show(text)} is beyond the largest number")
+    return value
 
 
 def _refuse_constant(text: str) -> float:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_status import rpc_status
 
+from adapters.errors import is_panic
 from server.books import Books
 from server.caller import set_caller
 from server.errors import DeadlinePassed
@@ -59,6 +60,10 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             except asyncio.CancelledError:
                 call.done(grpc.StatusCode.CANCELLED)
                 raise
+            except BaseException as error:
+                if not is_panic(error):
+                    raise
+                return await call.fail(RuntimeError(str(error)), context)
             call.done(context.code() or grpc.StatusCode.OK)
             return answer
 

@@ -7,6 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from adapters.errors import is_panic
 from server.base import UnreadableBase
 from server.detokenizer import Detokenizer
 from server.errors import InvalidRequest, Violation
@@ -59,9 +60,11 @@ class Text:
         return self._tokenizer.chat_template is not None
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a prompt, with the special tokens that the base wants around one."""
-        ids: list[int] = self.backend.encode(text).ids
-        return ids
+        """The ids of a prompt, with the special tokens that the base wants around one.
+
+        Raises InvalidRequest where an adapter's own tokenizer fails at it.
+        """
+        return self._encode(text, special=True)
 
     def render_chat(self, turns: Sequence[Turn]) -> list[int]:
         """The ids of a conversation, up to where the assistant speaks next, by the operator's own template.
@@ -92,13 +95,22 @@ class Text:
             ) from error
 
     def encode_rendered(self, rendered: str) -> list[int]:
-        """The ids of a conversation as its template made it."""
-        ids: list[int] = self.backend.encode(rendered, add_special_tokens=False).ids
-        return ids
+        """The ids of a conversation as its template made it. Raises InvalidRequest as `encode` does."""
+        return self._encode(rendered, special=False)
 
     def detokenizer(self, stops: Sequence[str], context: Sequence[int]) -> Detokenizer:
         """For one sample; `context` is the prompt if the answer's text continues it, else empty."""
         return Detokenizer(self.backend, self._special, stops, context[-CONTEXT_TOKENS:])
+
+    def _encode(self, text: str, special: bool) -> list[int]:
+        try:
+            ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
+        except BaseException as error:
+            # The library has no error of its own, and panics over some pairs of pattern and text.
+            if self.templates is None or not (isinstance(error, Exception) or is_panic(error)):
+                raise
+            raise InvalidRequest.of("input", f"the adapter's tokenizer fails at it: {error}") from error
+        return ids
 
     def _token_text(self, token_id: int) -> str:
         both: str = self.backend.decode([*self._anchor, token_id], skip_special_tokens=False)
@@ -108,5 +120,6 @@ class Text:
 def _load(base: str) -> Any:
     try:
         return PreTrainedTokenizerFast.from_pretrained(base)
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        # Whatever a stranger's configuration makes transformers stumble over.
         raise UnreadableBase(f"{base} has no tokenizer.json that can be read ({error}).") from error

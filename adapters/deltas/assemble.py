@@ -13,11 +13,11 @@ from adapters.deltas import pairs, products, weighted
 from adapters.deltas.context import Context, Formula, Parts, Result, Setting
 from adapters.deltas.tables import embedding_change, head_change
 from adapters.errors import InvalidAdapter
-from adapters.format import MAX_DELTA
 from adapters.kinds.prompts import PROMPT
 from adapters.normal import AdapterWeights, LinearChange, LowRank, Prefix
 from adapters.plan import BIAS, SAVED, Plan
 from adapters.shapes import EMBEDDING, HEAD
+from adapters.tensor_check import MAX_DELTA
 
 FORMULAS: dict[str, Formula] = {
     "lora": pairs.lora,

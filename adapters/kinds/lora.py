@@ -102,6 +102,14 @@ def _adalora_target(name: str, target: Target, options: Options) -> Target:
     return target if mask is None else Target(sum(mask), target.scale)
 
 
+def _check_adalora(reader: Reader, options: Options) -> None:
+    for name, mask in options["rank_pattern"].items():
+        if len(mask) != options["init_r"]:
+            reader.problems.append(
+                f"rank_pattern[{show(name)}] holds {len(mask)} flags; init_r = {options['init_r']} are needed"
+            )
+
+
 ADALORA = Kind(
     "adalora",
     used=(*LAYERED, *EXTRAS),
@@ -127,6 +135,7 @@ ADALORA = Kind(
     parts=_adalora_parts,
     scale=_adalora_scale,
     target=_adalora_target,
+    check=_check_adalora,
     served_rank=True,
     direct=True,
     may_be_empty=True,

@@ -135,6 +135,28 @@ def test_the_update_is_bounded(builder: Any, base: BaseShapes, tensors: dict[str
     assert "too large" in problems_of(builder.folder(tensors=tensors), base)
 
 
+@pytest.mark.parametrize("alpha", [1e8, 1e39, 1e308])
+def test_a_scale_that_makes_no_numbers_of_zeros(
+    builder: Any, base: BaseShapes, config: dict[str, Any], tensors: dict[str, Any], alpha: float
+) -> None:
+    for name in tensors:
+        tensors[name] = np.zeros_like(tensors[name])
+    assert "too large" in problems_of(builder.folder(config | {"lora_alpha": alpha}, tensors), base)
+
+
+def test_what_is_scaled_is_bounded_as_it_is_served(
+    builder: Any, base: BaseShapes, config: dict[str, Any], tensors: dict[str, Any]
+) -> None:
+    config |= {"lora_bias": True, "lora_alpha": 4000}
+    biases = {
+        name.replace("weight", "bias"): np.full(len(array), 2e3, np.float32)
+        for name, array in tensors.items()
+        if "lora_B" in name
+    }
+    assert "too large" in problems_of(builder.folder(config, tensors | biases), base)
+    builder.manifest(builder.folder(config, tensors | {name: b / 10 for name, b in biases.items()}))
+
+
 def test_problems_of_both_files_come_at_once(builder: Any, base: BaseShapes) -> None:
     told = problems_of(builder.raw(b"{", b"junk"), base)
     assert "adapter_config.json" in told

@@ -46,6 +46,14 @@ def test_trailing_spaces_pad_a_header(make_raw: Raw) -> None:
     assert set(parse_header(raw, len(raw))) == {"a"}
 
 
+def test_an_empty_tensor_may_stand_where_another_begins(make_raw: Raw) -> None:
+    raw = make_raw({"a": entry(0, 8), "empty": entry(0, 0, [0, 4]), "last": entry(8, 8, [0])}, bytes(8))
+    assert set(parse_header(raw, len(raw), may_be_empty=True)) == {"a", "empty", "last"}
+    inside = make_raw({"a": entry(0, 8), "empty": entry(4, 4, [0])}, bytes(8))
+    with pytest.raises(InvalidAdapter, match="overlaps"):
+        parse_header(inside, len(inside), may_be_empty=True)
+
+
 @pytest.mark.parametrize("size", [2**63, 200_000_000, MAX_HEADER_BYTES + 1])
 def test_a_huge_header_length(size: int) -> None:
     assert "declares a header" in problems_of(size.to_bytes(8, "little") + b"{}", 10**12)[0]
@@ -128,6 +136,7 @@ def test_bad_headers(make_raw: Raw, header: dict[str, Any], data: int, told: str
         (b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", "nests deeper"),
         (b'{"a":' + b'{"a":' * 100_000, "nests deeper"),
         (b'{"a":NaN}', "NaN"),
+        (b'{"a":-1e999}', "beyond the largest number"),
         (b'{"a":' + b"9" * 100_000 + b"}", "too long"),
         (b'{"a":"\xff"}', "not valid JSON"),
         (b"{", "not valid JSON"),

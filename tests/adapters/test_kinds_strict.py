@@ -148,6 +148,47 @@ def test_an_adapter_of_any_kind_that_matches_nothing(
     assert "belongs to no targeted" in problems_of(bad, shapes)
 
 
+def masks(folder: Path, change: Callable[[str, list[bool]], tuple[str, list[bool]]]) -> dict[str, Any]:
+    """Of a pruned AdaLoRA, each changed."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    return {"rank_pattern": dict(change(*item) for item in config["rank_pattern"].items())}
+
+
+def test_masks_of_a_pruned_rank_are_of_that_rank_and_of_targets(
+    folder_of: Callable[[str], Path], shapes: BaseShapes, tmp_path: Path
+) -> None:
+    folder = folder_of("adalora_pruned")
+    longer = masks(folder, lambda name, mask: (name, [*mask, False]))
+    assert "flags; init_r = " in problems_of(reconfigured(folder, tmp_path / "longer", **longer), shapes)
+    elsewhere = masks(folder, lambda name, mask: (f"model.{name}", mask))
+    told = problems_of(reconfigured(folder, tmp_path / "elsewhere", **elsewhere), shapes)
+    assert "which is no target in this base" in told
+
+
+@pytest.mark.parametrize(
+    ("kind", "strangers"),
+    [
+        ("lora", ("embed_tokens.base_layer.weight", "embed_tokens.token_adapter.base_layer.weight")),
+        ("lora_head", ("lm_head.weight", "lm_head.token_adapter.base_layer.weight")),
+        ("token_rows", ("embed_tokens.weight", "embed_tokens.base_layer.weight")),
+        ("trainable_tokens", ("embed_tokens.weight", "embed_tokens.token_adapter.base_layer.weight")),
+        ("saved_head", ("lm_head.base_layer.weight", "lm_head.token_adapter.base_layer.weight")),
+    ],
+)
+def test_the_bases_own_table_has_one_name(
+    kind: str,
+    strangers: tuple[str, ...],
+    folder_of: Callable[[str], Path],
+    shapes: BaseShapes,
+    tmp_path: Path,
+) -> None:
+    """PEFT reads it under no other one, so under another it would change what PEFT does not."""
+    for name in strangers:
+        full = f"base_model.model.{'' if name.startswith('lm_head') else 'model.'}{name}"
+        bad = changed(folder_of(kind), tmp_path / name, partial(add, full))
+        assert f"{full}' belongs to no" in problems_of(bad, shapes)
+
+
 def test_a_magnitude_is_never_dropped(
     folder_of: Callable[[str], Path], shapes: BaseShapes, tmp_path: Path
 ) -> None:
@@ -191,6 +232,10 @@ def test_rows_of_no_table_and_of_two_things(
     told = problems_of(bad, shapes)
     assert "names 'wte'" in told
     assert "names ''" in told
+    twice = reconfigured(
+        folder_of("lora"), tmp_path / "b", trainable_token_indices={"embed_tokens": [1], "tokens": [2]}
+    )
+    assert "names model.embed_tokens more than once" in problems_of(twice, shapes)
 
 
 @pytest.mark.parametrize("kind", ["loha", "lokr", "hira", "miss_bat"])

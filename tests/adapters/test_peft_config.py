@@ -14,6 +14,7 @@ from adapters import BaseShapes, InvalidAdapter
 from adapters.files import MAX_CONFIG_BYTES
 from adapters.kinds import KINDS, REFUSED
 from adapters.peft_config import AdapterConfig, parse_config, read_config
+from adapters.plan import make_plan
 from adapters.targets import find_targets
 
 
@@ -205,6 +206,25 @@ def test_odd_configs_never_escape(base: BaseShapes, changes: dict[str, Any]) -> 
     config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]} | changes
     with suppress(InvalidAdapter):
         find_targets(parse(config), base.linears)
+
+
+# Of each type, at its edges.
+_ODD = (
+    *("1e308", "1e-320", "-0", "9" * 20, "[]", "[[1]]", "[true]", "[1, 1]", "{}", '"("', '"|"', '""'),
+    *('"\\ud800"', '["\\ud800"]', '{"\\ud800": 1}', '"a\\u0000b"', '["", ""]', '{"": [true]}'),
+)
+
+
+@pytest.mark.parametrize("peft_type", KINDS)
+def test_odd_values_of_every_setting_of_every_kind_never_escape(base: BaseShapes, peft_type: str) -> None:
+    kind = KINDS[peft_type]
+    numbers = {key: "4" for key in (kind.rank_key, kind.alpha_key) if key}
+    plain = {"peft_type": f'"{peft_type}"', "target_modules": '["q_proj"]', **numbers}
+    for key in sorted((kind.keys | set(kind.inert)) - {"peft_type"}):
+        for odd in _ODD:
+            text = ", ".join(f'"{name}": {value}' for name, value in {**plain, key: odd}.items())
+            with suppress(InvalidAdapter):
+                make_plan(parse_config(f"{{{text}}}".encode(), 64), base, [])
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

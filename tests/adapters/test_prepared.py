@@ -7,11 +7,12 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from adapters import InvalidAdapter, LocalStore, Manifest, inspect
+from adapters import BaseShapes, InvalidAdapter, LocalStore, Manifest, inspect
 from adapters.flat import flatten, unflatten
 from adapters.manifest import Conversion
 from adapters.prepared import is_prepared, load, prepare
@@ -103,16 +104,38 @@ def test_a_failed_preparation_leaves_nothing(dora: tuple[Path, Manifest]) -> Non
     assert not (folder / "prepared").exists()
 
 
-def test_another_base_or_a_changed_manifest_is_noticed(tmp_path: Path) -> None:
-    folder = tmp_path / "lora"
+@pytest.fixture
+def lora(tmp_path: Path) -> tuple[Path, BaseShapes]:
     with torch.random.fork_rng():
-        KINDS["lora"](tiny(), folder)
-    shapes = base_of(tiny()).shapes
-    manifest = inspect(folder, shapes, MAX_RANK)
-    fields = json.loads(manifest.to_json())
-    fields["targets"] = {name: [rank, 2 * scale] for name, (rank, scale) in fields["targets"].items()}
+        KINDS["lora"](tiny(), tmp_path / "lora")
+    return tmp_path / "lora", base_of(tiny()).shapes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"targets": {"model.layers.0.self_attn.q_proj": [1, 1.0]}},
+        {"kind": "dora"},
+        {"rank": 1},
+        {"num_parameters": 1},
+        {"dtype": "BF16"},
+        {"base_model_name": "another"},
+        {"num_virtual_tokens": 7},
+        {"top_token": 1000},
+        {"digest": "0" * 64},
+    ],
+    ids=lambda change: str(*change),
+)
+def test_a_changed_manifest_is_noticed(lora: tuple[Path, BaseShapes], change: dict[str, Any]) -> None:
+    folder, shapes = lora
+    fields = json.loads(inspect(folder, shapes, MAX_RANK).to_json())
     with pytest.raises(InvalidAdapter, match="another base, or its manifest"):
-        load(folder, Manifest.from_json(json.dumps(fields)), shapes, MAX_RANK)
+        load(folder, Manifest.from_json(json.dumps({**fields, **change})), shapes, MAX_RANK)
+
+
+def test_another_base_is_noticed(lora: tuple[Path, BaseShapes]) -> None:
+    folder, shapes = lora
+    manifest = inspect(folder, shapes, MAX_RANK)
     wider = type(shapes)(
         {name: (out, 2 * width) for name, (out, width) in shapes.linears.items()}, hidden_size=32
     )

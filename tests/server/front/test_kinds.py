@@ -22,6 +22,8 @@ from server.errors import AdapterUnusable
 from server.model.config import FIRST_VIRTUAL
 from server.text import Text
 from server.texts import Texts
+from tests.adapters.test_tokenizer_check import ABORTING
+from tests.adapters.test_tokenizer_check import tokenizer as tokenizer_file
 from tests.server.front.house import House, batches, refused
 from tests.server.front.packs import (
     CONFIG_NAME,
@@ -111,11 +113,34 @@ def test_a_chat_template_that_fails_is_its_adapters_fault(house: House, template
     assert "the adapter's chat template" in refusal.message
 
 
-def test_a_tokenizer_that_cannot_be_used_is_refused_with_the_upload(house: House) -> None:
-    broken = {**pack(), "tokenizer.json": b'{"version": "1.0", "model": {"type": "Unheard"}}'}
-    refusal = refused(lambda: upload(house, broken))
+UNHEARD = b'{"version": "1.0", "model": {"type": "Unheard"}}'
+
+
+@pytest.mark.parametrize("content", [UNHEARD, tokenizer_file(ABORTING).encode()], ids=["unheard", "aborting"])
+def test_a_tokenizer_that_cannot_be_used_is_refused_with_the_upload(house: House, content: bytes) -> None:
+    refusal = refused(lambda: upload(house, {**pack(), "tokenizer.json": content}))
     assert refusal.code is Code.INVALID_ARGUMENT
     assert nothing_stored(house)
+
+
+@pytest.mark.parametrize("setting", [{"eos_token": 5}, {"added_tokens_decoder": []}, {"chat_template": [{}]}])
+def test_settings_of_a_tokenizer_that_cannot_be_used_are_refused(
+    house: House, tmp_path: Path, setting: dict[str, Any]
+) -> None:
+    files = {**pack(), **own_tokenizer(tmp_path), "tokenizer_config.json": json.dumps(setting).encode()}
+    del files["chat_template.jinja"]
+    refusal = refused(lambda: upload(house, files))
+    assert refusal.code is Code.INVALID_ARGUMENT
+    assert "its tokenizer cannot be used" in refusal.message
+    assert nothing_stored(house)
+
+
+def test_a_text_at_which_an_adapters_tokenizer_fails(house: House) -> None:
+    endless = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    upload(house, {**pack(), "tokenizer.json": tokenizer_file(pre_tokenizer=endless).encode()})
+    refusal = refused(lambda: tokenize(house, "own", text="a" * 30 + "b"))
+    assert (refusal.code, refusal.fields) == (Code.INVALID_ARGUMENT, ["input"])
+    assert tokenize(house, "own", text="ab") == [0, 1]
 
 
 def test_a_tokenizer_that_changed_on_disk_is_not_used(house: House, tmp_path: Path) -> None:
