@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from torch import Tensor
 from adapters.contents import read_proven
 from adapters.deltas.assemble import CONVERTED, Updates, assemble
 from adapters.deltas.context import Base, Setting
-from adapters.durable import make_folder, sync_folder, write_file
+from adapters.durable import make_folder, replace_file
 from adapters.errors import InvalidAdapter
 from adapters.facts import manifest_of
 from adapters.files import CONFIG_NAME, WEIGHTS_NAME, FileSpec
@@ -168,19 +166,8 @@ def _write_prepared(folder: Path, digest: str, weights: AdapterWeights, conversi
     make_folder(folder / PREPARED)
     data, about = _paths(folder, conversion.base)
     # The note goes last: who finds it finds the whole of what it describes.
-    _replace(data, content)
-    _replace(about, json.dumps(note).encode())
-    sync_folder(folder / PREPARED)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f"{uuid.uuid4().hex}.tmp")
-    try:
-        write_file(draft, content)
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    replace_file(data, content)
+    replace_file(about, json.dumps(note).encode())
 
 
 def _read_prepared(folder: Path, manifest: Manifest, fingerprint: str, read: Read) -> AdapterWeights:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import tempfile
-from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator
 from dataclasses import fields
 from itertools import count
@@ -29,21 +28,18 @@ from server.engine.messages import (
     Unpin,
     Warm,
 )
-from server.engine_sockets import EngineSockets
+from server.engine_child import EngineChild
 from server.link import EngineLost, require_ready
 from server.news import News
 from server.places import Places
 from server.preparations import Preparations
 from server.pulse import SILENT_SECONDS, Pulse
-from server.spawn import spawn_engine
 from server.stream import Stream
 from server.streams import Streams
 
 # An engine lost this many times in a row without one token in between is not started again.
 MAX_FRUITLESS_STARTS = 3
 STOP_SECONDS = 10.0
-# How often an engine that says nothing is looked at.
-LOOK_SECONDS = 1.0
 # From this many streams on, each is told at the configured interval.
 CROWD = 16
 
@@ -76,8 +72,7 @@ class EngineProcess:
         self.places = Places(self.news)
         self._fruitless_starts = 0
         self._lost = ""
-        self._process: asyncio.subprocess.Process | None = None
-        self._death: asyncio.Future[int] | None = None
+        self._child: EngineChild | None = None
 
     @property
     def ready(self) -> Ready | None:
@@ -93,8 +88,12 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None, "the engine was started"
-        return self._process.pid
+        return self._running.pid
+
+    @property
+    def _running(self) -> EngineChild:
+        assert self._child is not None, "the engine was started"
+        return self._child
 
     def new_id(self) -> int:
         return next(self._ids)
@@ -102,7 +101,7 @@ class EngineProcess:
     async def start(self) -> None:
         """Returns when the base is loaded; raises EngineFailed."""
         try:
-            await self._start_process()
+            await self._start_child()
         except BaseException:
             # Also when the start was cancelled: no process may be left behind.
             await self._clean_up(patience=0.0)
@@ -118,18 +117,10 @@ class EngineProcess:
         await self._clean_up(STOP_SECONDS)
 
     async def _clean_up(self, patience: float) -> None:
-        await self._end_process(patience)
-        self._sockets.close()
+        if self._child is not None:
+            await self._child.end(patience)
         self._context.term()
         self._folder.cleanup()
-
-    async def _end_process(self, patience: float) -> None:
-        """It has so many seconds to end by itself."""
-        if self._process is not None and self._death is not None:
-            await asyncio.wait((self._death,), timeout=patience)
-            if not self._death.done():
-                self._process.kill()
-            await self._death
 
     def warm(self, digest: str, tier: str) -> None:
         self._send(Warm(digest, tier))
@@ -149,11 +140,8 @@ class EngineProcess:
         self._pulse.ask()
         self._streams.open(stream, is_ready=self._ready is not None)
         try:
-            while True:
-                news = await stream.take()
-                yield news
-                if isinstance(news, Failure) or news[-1].finish:
-                    return
+            while not stream.is_over:
+                yield await stream.take()
         finally:
             if self._streams.leave(stream):
                 self._send(Abort(request.id))
@@ -162,12 +150,9 @@ class EngineProcess:
         require_ready(self)
         return await self._preparations.ask(self.new_id(), folder, manifest)
 
-    async def _start_process(self) -> None:
+    async def _start_child(self) -> None:
         folder = Path(self._folder.name) / str(next(self._starts))
-        folder.mkdir()
-        self._sockets = EngineSockets(self._context, folder)
-        self._process = await spawn_engine(folder, self._config)
-        self._death = asyncio.ensure_future(self._process.wait())
+        self._child = await EngineChild.start(self._context, folder, self._config)
         report = await self._next_report()
         if not isinstance(report, Ready):
             raise EngineFailed(
@@ -179,33 +164,22 @@ class EngineProcess:
     def _send(self, command: Command) -> None:
         """Never waits. What an engine that is gone or loads does not hear is said again to the next one."""
         if self._ready is not None:
-            self._sockets.send(command)
+            self._running.send(command)
 
     async def _next_report(self) -> Report | None:
         """None once the process is gone and everything it said was read. One that hangs is killed."""
-        receive = asyncio.ensure_future(self._sockets.receive())
-        try:
-            assert self._death is not None, "the engine was started"
-            while True:
-                await asyncio.wait((receive, self._death), timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
-                if receive.done() or self._death.done():
-                    break
-                self._kill_if_hung()
-            self._pulse.beat()
-            if not receive.done():
-                await asyncio.wait((receive,), timeout=0.2)
-            return receive.result() if receive.done() else None
-        finally:
-            receive.cancel()
+        report = await self._running.report(self._kill_if_hung)
+        self._pulse.beat()
+        return report
 
     def _kill_if_hung(self) -> None:
         if self._ready is None or not self._streams:
             # It loads, or nobody waits.
             return
-        if self._pulse.silence > self._hang_seconds and self._process is not None:
+        if self._pulse.silence > self._hang_seconds:
             log.error("the engine has said nothing for %.0f s", self._pulse.silence)
             self._pulse.beat()
-            self._process.kill()
+            self._running.kill()
 
     async def _watch(self) -> None:
         """Hands out reports as long as there is an engine, and starts another when it is lost."""
@@ -226,16 +200,15 @@ class EngineProcess:
         self.news.tell()
         self._preparations.lose()
         while self._ready is None:
-            self._sockets.close()
+            # What one that could not start still holds of the device's memory, the next one would lack.
+            await self._running.end(STOP_SECONDS)
             self._fruitless_starts += 1
             if self._fruitless_starts > MAX_FRUITLESS_STARTS:
                 raise EngineFailed("the engine dies again and again")
             try:
-                await self._start_process()
+                await self._start_child()
             except EngineFailed as error:
                 log.error("the engine could not be started again: %s", error)
-                # What it still holds of the device's memory, the next one would lack.
-                await self._end_process(STOP_SECONDS)
         if self._streams.resume():
             # Each loss that found a culprit leaves one less: engines may be lost to all of them.
             self._fruitless_starts = 0

@@ -28,7 +28,7 @@ from server.job import Job
 from server.link import AnsweringLink, require_ready
 from server.metrics import Metrics
 from server.prompt import encode, encode_chat, tokenize
-from server.requests import Limits
+from server.requests import GenerateParams, Limits
 from server.text import Text
 from server.texts import Texts
 from server.trace import Spans, current_trace
@@ -71,16 +71,7 @@ class InferenceService(InferenceServicer):
         tenant = current_caller().tenant
         params = params_of(request, self._tenants().get(tenant).max_new_tokens)
         check(params, limits.before_adapter() if names_adapter(params) else limits)
-        ask = Ask(
-            tenant=tenant,
-            adapter_id=params.adapter_id,
-            session_id=params.session_id,
-            num_sequences=params.n,
-            max_new_tokens=min(params.max_new_tokens, limits.max_tokens - 1),
-            priority=params.priority,
-            left=left,
-        )
-        async with self._desk.place(ask) as place:
+        async with self._desk.place(_ask_of(params, limits, tenant, left)) as place:
             adapter = place.adapter
             text, limits = await self._texts.of(adapter), _limits_of(adapter, limits)
             if adapter is not None:
@@ -165,6 +156,18 @@ class InferenceService(InferenceServicer):
         with self._metrics.live.track_inprogress():
             await deliver(sample, tokens, writer.write, self._config.queue_seconds)
         self._spans.phases(current_trace(), sample.phases, sample.facts)
+
+
+def _ask_of(params: GenerateParams, limits: Limits, tenant: str, left: float | None) -> Ask:
+    return Ask(
+        tenant=tenant,
+        adapter_id=params.adapter_id,
+        session_id=params.session_id,
+        num_sequences=params.n,
+        max_new_tokens=min(params.max_new_tokens, limits.max_tokens - 1),
+        priority=params.priority,
+        left=left,
+    )
 
 
 def _limits_of(adapter: AdapterVersion | None, limits: Limits) -> Limits:

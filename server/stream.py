@@ -19,6 +19,8 @@ class Stream:
         self.answered: list[int] = []
         # Engines that died in a row while this sequence was theirs, without one token of it in between.
         self.losses = 0
+        # Nothing is left to take.
+        self.is_over = False
         self._interval = interval
         self._waiting: list[Token] = []
         self._failure: Failure | EngineLost | None = None
@@ -49,11 +51,13 @@ class Stream:
         await self._news.wait()
         if self._waiting:
             tokens, self._waiting = self._waiting, []
+            self.is_over = bool(tokens[-1].finish)
             self._taken_at = asyncio.get_running_loop().time()
             self._stop_timer()
             if self._failure is None:
                 self._news.clear()
             return tokens
+        self.is_over = True
         assert self._failure is not None, "a stream woke its reader with no news"
         if isinstance(self._failure, EngineLost):
             raise self._failure

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from training.errors import InvalidData
 
 ROLES = ("system", "user", "assistant", "tool")
 Message = dict[str, str]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,16 @@ class Row:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a JSONL file. Raises `InvalidData` with every bad line in it at once."""
-    rows: list[Row] = []
+    return parse_lines(path, _row)
+
+
+def parse_lines(path: Path, parse: Callable[[int, str], T]) -> list[T]:
+    """What `parse` makes of each line and its number; what it raises is told at once, as `InvalidData`."""
+    rows: list[T] = []
     problems: list[str] = []
     for number, line in read_lines(path):
         try:
-            rows.append(_row(number, line))
+            rows.append(parse(number, line))
         except ValueError as error:
             problems.append(f"line {number}: {error}")
     if not rows and not problems:

@@ -44,6 +44,22 @@ class _Examples:
     old: list[Example]
 
 
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """`checkpoint`: what it goes on from, if it does."""
+
+    config: TrainConfig
+    world: World
+    exam: Exam
+    examples: _Examples
+    place: Path
+    checkpoint: Path | None
+
+    @property
+    def pad(self) -> int:
+        return int(self.exam.tokenizer.pad_token_id)
+
+
 def run(config: TrainConfig, report: Report | None = None, origin: Origin | None = None) -> TrainResult:
     """Trains into `config.output`, which appears only once it is complete; `origin` tells of made rows.
 
@@ -64,52 +80,49 @@ def run(config: TrainConfig, report: Report | None = None, origin: Origin | None
         exam = read_exam(config, load_tokenizer(config.base))
         examples = _examples(config, exam)
         with workplace(place, config, world) as checkpoint:
-            result = _train(config, world, examples, exam, place, checkpoint, stop, report, origin)
+            result = _train(_Setup(config, world, exam, examples, place, checkpoint), stop, report, origin)
             if world.is_first:
                 finish(place, config)
             world.wait()
     return result
 
 
-def _train(
-    config: TrainConfig,
-    world: World,
-    examples: _Examples,
-    exam: Exam,
-    place: Path,
-    checkpoint: Path | None,
-    stop: Stop,
-    report: Report | None,
-    origin: Origin | None,
-) -> TrainResult:
+def _train(setup: _Setup, stop: Stop, report: Report | None, origin: Origin | None) -> TrainResult:
     began = time.monotonic()
-    pad = int(exam.tokenizer.pad_token_id)
-    learner = make_learner(config, examples.train, pad, place, world)
-    # A base in shares answers no process alone.
-    asked = exam if world.is_first or world.is_sharded else None
-    job = Job(examples.train, examples.held, pad, _tether(learner, examples.old, pad), asked)
-    trainer = LearnTrainer(learner, job, place, stop, report)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    learner = make_learner(setup.config, setup.examples.train, setup.pad, setup.place, setup.world)
+    trainer = LearnTrainer(learner, _job(setup, learner), setup.place, stop, report)
+    trainer.train(resume_from_checkpoint=str(setup.checkpoint) if setup.checkpoint else None)
     learner.settle()
-    eval_loss = _eval_loss(trainer, bool(examples.held))
     result = TrainResult(
-        output=config.output,
+        output=setup.config.output,
         num_steps=trainer.state.global_step,
+        eval_loss=_eval_loss(trainer, bool(setup.examples.held)),
         train_loss=trainer.mean_loss(),
-        eval_loss=eval_loss,
-        num_train_rows=len(examples.train),
-        num_eval_rows=len(examples.held),
+        num_train_rows=len(setup.examples.train),
+        num_eval_rows=len(setup.examples.held),
         num_parameters=learner.num_parameters,
         seconds=round(time.monotonic() - began, 3),
-        saving=learner.save(place, exam.tokenizer, examples.train),
+        saving=learner.save(setup.place, setup.exam.tokenizer, setup.examples.train),
     )
-    measured = trainer.before | (asked.after(trainer.model) if asked else {})
-    if world.is_first:
-        write_story(place, config, result, origin)
-        measured |= origin.figures if origin else {}
-        checked = None if learner.method.makes_model else check_servable(place, learner.shapes)
-        write_documents(place, config.output.name, checked, exam.held, measured)
+    # Every process that asks does so, whoever writes.
+    after = setup.exam.after(trainer.model) if _asks(setup.world) else {}
+    if setup.world.is_first:
+        measured = {**trainer.before, **after, **(origin.figures if origin else {})}
+        write_story(setup.place, setup.config, result, origin)
+        checked = None if learner.method.makes_model else check_servable(setup.place, learner.shapes)
+        write_documents(setup.place, setup.config.output.name, checked, setup.exam.held, measured)
     return result
+
+
+def _asks(world: World) -> bool:
+    """Whether this process asks the model: a base in shares answers no process alone."""
+    return world.is_first or world.is_sharded
+
+
+def _job(setup: _Setup, learner: Learner) -> Job:
+    tether = _tether(learner, setup.examples.old, setup.pad)
+    exam = setup.exam if _asks(setup.world) else None
+    return Job(setup.examples.train, setup.examples.held, setup.pad, tether, exam)
 
 
 def _tether(learner: Learner, old: list[Example], pad: int) -> Tether | None:

@@ -264,7 +264,7 @@ def test_engines_that_cannot_start_again_never_stand_beside_each_other(
         spawned.append(process)
         return process
 
-    monkeypatch.setattr("server.engine_process.spawn_engine", spawn)
+    monkeypatch.setattr("server.engine_child.spawn_engine", spawn)
     monkeypatch.setattr("server.engine_process.MAX_FRUITLESS_STARTS", 2)
 
     async def scenario() -> None:

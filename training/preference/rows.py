@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from training.config import DataConfig
-from training.data import ROLES, Message, parse_object, read_lines
+from training.data import ROLES, Message, parse_lines, parse_object
 from training.errors import InvalidData
 
 
@@ -35,18 +35,7 @@ class Record:
 
 def read_records(path: Path, keys: Sequence[str]) -> list[Record]:
     """The rows of a file, each with `keys`. Raises `InvalidData` with every bad line at once."""
-    records: list[Record] = []
-    problems: list[str] = []
-    for number, line in read_lines(path):
-        try:
-            records.append(_record(number, line, keys))
-        except ValueError as error:
-            problems.append(f"line {number}: {error}")
-    if not records and not problems:
-        problems.append("the file has no rows: write one JSON object per line")
-    if problems:
-        raise InvalidData(path, problems)
-    return records
+    return parse_lines(path, lambda number, line: _record(number, line, keys))
 
 
 def fitting(
