@@ -53,6 +53,8 @@ class Child:
             )
         except OSError as error:
             raise ChildLost(f"it cannot be started: {error.strerror}") from error
+        assert self._process.stdin is not None and self._process.stdout is not None, "both are pipes"
+        self._tasks, self._answers = self._process.stdin, self._process.stdout
         try:
             with self._killed_after(START_SECONDS):
                 self._read()
@@ -67,7 +69,10 @@ class Child:
     @property
     def is_usable(self) -> bool:
         """Not if it is gone, or says what nobody asked for: that who rendered was killed in the meantime."""
-        return self._is_there and not select.select([self._process.stdout], [], [], 0)[0]
+        # Not select(), which takes no files beyond the first 1,024: a server's clients have those.
+        answers = select.poll()
+        answers.register(self._answers, select.POLLIN)
+        return self._is_there and not answers.poll(0)
 
     def ask(self, task: dict[str, Any]) -> dict[str, str]:
         """What `template_process` answers to a task's template, tokens and messages.
@@ -95,16 +100,14 @@ class Child:
         return self._process.poll() is None
 
     def _write(self, task: dict[str, Any]) -> None:
-        assert self._process.stdin is not None, "it was started with a pipe"
         # That it is gone shows when it is read.
         with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(task) + "\n")
-            self._process.stdin.flush()
+            self._tasks.write(json.dumps(task) + "\n")
+            self._tasks.flush()
 
     def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None, "it was started with a pipe"
         try:
-            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+            answer: dict[str, Any] = json.loads(self._answers.readline())
         except ValueError as error:
             raise ChildLost("it ended in the middle of a line") from error
         return answer

@@ -79,13 +79,16 @@ def _change(title: str, before: Run, after: Run, value: Callable[[Record], float
     if min(sum(map(len, each)) for each in blocks) * (1 - quantile) < 1 - 1e-9:
         return Change(name, math.nan, math.nan, math.nan, math.nan)
 
-    return _between(name, *(_quantile_of(each, quantile) for each in blocks))
+    earlier, later = (_quantile_of(each, quantile) for each in blocks)
+    return _between(name, earlier, later)
 
 
 def _answered(before: Run, after: Run) -> Change:
     """Part of the requests that were answered."""
-    answered = [_blocks(run, lambda record: float(record.is_ok), only_ok=False) for run in (before, after)]
-    return _between("part answered", *map(_mean_of, answered), more_is_better=True)
+    earlier, later = (
+        _mean_of(_blocks(run, lambda record: float(record.is_ok), only_ok=False)) for run in (before, after)
+    )
+    return _between("part answered", earlier, later, more_is_better=True)
 
 
 def _between(name: str, before: Figure, after: Figure, more_is_better: bool = False) -> Change:
