@@ -67,7 +67,11 @@ class Child:
     @property
     def is_usable(self) -> bool:
         """Not if it is gone, or says what nobody asked for: that who rendered was killed in the meantime."""
-        return self._is_there and not select.select([self._process.stdout], [], [], 0)[0]
+        assert self._process.stdout is not None, "it was started with a pipe"
+        # Not `select`, which knows no file beyond the 1024th.
+        pipe = select.poll()
+        pipe.register(self._process.stdout, select.POLLIN)
+        return self._is_there and not pipe.poll(0)
 
     def ask(self, task: dict[str, Any]) -> dict[str, str]:
         """What `template_process` answers to a task's template, tokens and messages.
