@@ -28,7 +28,8 @@ Render = Callable[..., str]
 
 @pytest.fixture
 def templates() -> Iterator[Templates]:
-    templates = Templates()
+    # A busy machine may take as long as it wants to start the process.
+    templates = Templates(patience=600.0)
     yield templates
     templates.close()
 
