@@ -24,7 +24,7 @@ from adapters.files import (
     open_regular,
 )
 from adapters.header import TensorInfo, read_header
-from adapters.manifest import BaseShapes, Manifest, content_digest
+from adapters.manifest import BaseShapes, FileSpec, Manifest, content_digest
 from adapters.numeric import max_magnitude
 from adapters.peft_config import AdapterConfig, read_config
 from adapters.plan import CARRIED, Plan, make_plan
@@ -45,12 +45,13 @@ def inspect(
     *,
     allow_extra: bool = False,
     allow_base_mismatch: bool = False,
+    known: Collection[FileSpec] = (),
 ) -> Manifest:
     """Checks the PEFT folder and returns its manifest; raises InvalidAdapter with every problem.
 
     `allow_extra` tolerates files that no adapter has, such as the log of a training run.
     `allow_base_mismatch` takes an adapter whose trainer says that it was made for another base, and notes
-    that in the manifest.
+    that in the manifest. `known` files were hashed as they came, and are not hashed again.
     """
     present, problems = check_folder(folder, allow_extra)
     if problems:
@@ -67,7 +68,8 @@ def inspect(
         _check_numbers(folder, tensors, plan, problems)
     if problems:
         raise InvalidAdapter(problems)
-    files = tuple(describe(folder / name) for name in present)
+    hashed = {file.name: file for file in known}
+    files = tuple(hashed.get(name) or describe(folder / name) for name in present)
     dtypes = {info.dtype for info in tensors.values()}
     dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
     odd = mismatches(story, base, tokenizer_files) if story else ()
