@@ -1,10 +1,9 @@
-"""A stored adapter's files, read whole into memory that is used again, and proven to be what was checked.
+"""A stored adapter's bytes, proven to be what was checked.
 
-The rule of proof. The first time a process reads a file it computes the file's sha256, while the caller works
-with the bytes already: `prove` says whether they were the right ones, and nothing made of them may be used
-before. Read again, a file that the system calls unchanged (device, inode, size, times of change of content
-and of inode) is proven by the sum of its 64-bit words, which finds what a failing disk turned over. A file
-changed less than SETTLED_SECONDS before it was hashed is hashed again: file systems' clocks are that coarse.
+The rule of proof. The first time a process reads a file it computes the sha256 of the bytes. Read again, a
+file that the system calls unchanged (device, inode, size, times of change of content and of inode) is proven
+by the sum of its 64-bit words, which finds what a failing disk turned over. A file changed less than
+SETTLED_SECONDS before it was hashed is hashed again: file systems' clocks are that coarse.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +22,6 @@ from adapters.files import open_regular
 from adapters.manifest import FileSpec
 
 SETTLED_SECONDS = 2.0
-# The first byte of a file stands at a multiple of this.
-ALIGNMENT = 64
 
 Bytes = NDArray[np.uint8]
 
@@ -44,55 +40,21 @@ class Proofs:
     def __init__(self) -> None:
         self._proofs: dict[str, _Proof] = {}
 
-    def holds(self, spec: FileSpec, content: Bytes, before: os.stat_result) -> bool:
-        """Whether the content, of a file that was `before` when it was opened, is what the spec names."""
-        known, identity = self._proofs.get(spec.sha256), _identity(before)
+    def read(self, fd: int, content: Bytes, sha256: str) -> bool:
+        """Fills `content` with a file's first bytes; whether they are what the hash names. Raises OSError."""
+        before = os.fstat(fd)
+        return _fill(fd, content) == len(content) and self._holds(content, sha256, before)
+
+    def _holds(self, content: Bytes, sha256: str, before: os.stat_result) -> bool:
+        """Of a file that was `before` when it was opened."""
+        known, identity = self._proofs.get(sha256), _identity(before)
         if known is not None and known.identity == identity and known.words == _sum(content):
             return True
-        if hashlib.sha256(content.data).hexdigest() != spec.sha256:
+        if hashlib.sha256(content.data).hexdigest() != sha256:
             return False
         if time.time() - max(before.st_ctime, before.st_mtime) > SETTLED_SECONDS:
-            self._proofs[spec.sha256] = _Proof(identity, _sum(content))
+            self._proofs[sha256] = _Proof(identity, _sum(content))
         return True
-
-
-class Contents:
-    """One reader's memory. What `read` returned is overwritten by what is read after the next `prove`."""
-
-    def __init__(self, proofs: Proofs, hashers: Executor) -> None:
-        self._proofs = proofs
-        self._hashers = hashers
-        self._memory = np.empty(0, dtype=np.uint8)
-        self._taken = 0
-        self._asked: list[tuple[str, Future[bool]]] = []
-
-    def read(self, path: Path, spec: FileSpec) -> memoryview:
-        """The file's bytes, not proven yet; raises InvalidAdapter if its size differs, or OSError."""
-        with open_regular(path) as fd:
-            before = os.fstat(fd)
-            content = self._take(spec.size + 1)
-            if _fill(fd, content) != spec.size:
-                raise _changed(path.name)
-        content = content[: spec.size]
-        self._asked.append((path.name, self._hashers.submit(self._proofs.holds, spec, content, before)))
-        return content.data
-
-    def prove(self) -> None:
-        """Waits for the proof of everything read since the last one; raises InvalidAdapter."""
-        asked, self._asked = self._asked, []
-        wrong = [name for name, proof in asked if not proof.result()]
-        if self._taken > len(self._memory):
-            self._memory = np.empty(self._taken, dtype=np.uint8)
-        self._taken = 0
-        if wrong:
-            raise _changed(wrong[0])
-
-    def _take(self, size: int) -> Bytes:
-        """Of the memory, or fresh: then the memory grows for the next time."""
-        start = -(-self._taken // ALIGNMENT) * ALIGNMENT
-        self._taken = start + size
-        fits = self._taken <= len(self._memory)
-        return self._memory[start : self._taken] if fits else np.empty(size, dtype=np.uint8)
 
 
 def read_proven(path: Path, spec: FileSpec) -> memoryview:
@@ -107,7 +69,7 @@ def read_proven(path: Path, spec: FileSpec) -> memoryview:
 
 
 def _fill(fd: int, content: Bytes) -> int:
-    """Bytes read: those of the file, or as many as there is room for."""
+    """Bytes read, from the file's first on: all of them, or as many as there is room for."""
     size, view = 0, content.data
     while size < len(content) and (num_read := os.preadv(fd, [view[size:]], size)):
         size += num_read

@@ -46,18 +46,20 @@ def inspect(
     *,
     allow_extra: bool = False,
     allow_base_mismatch: bool = False,
+    known: Collection[FileSpec] = (),
 ) -> Manifest:
     """Checks the PEFT folder and returns its manifest; raises InvalidAdapter with every problem.
 
     `allow_extra` tolerates files that no adapter has, such as the log of a training run.
     `allow_base_mismatch` takes an adapter whose trainer says that it was made for another base, and notes
-    that in the manifest.
+    that in the manifest. `known` files were hashed as they came, and are not hashed again.
     """
     present, problems = check_folder(folder, allow_extra)
     _refuse(problems)
     parsed = _parse(folder, present, max_rank, problems)
     plan = _check_weights(folder, parsed, base, problems)
-    files = [describe(folder / name) for name in present]
+    hashed = {file.name: file for file in known}
+    files = [hashed.get(name) or describe(folder / name) for name in present]
     return replace(
         manifest_of(files, parsed.config, plan, parsed.tensors, base),
         tokenizer_files=parsed.tokenizer_files,

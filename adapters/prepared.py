@@ -35,7 +35,7 @@ from adapters.peft_config import AdapterConfig, parse_config
 from adapters.plan import Plan, make_plan
 
 PREPARED = "prepared"
-# Reads a file whole; raises InvalidAdapter if it is not what the spec says, at once or when asked to prove.
+# Reads a file whole; raises InvalidAdapter if it is not what the spec says.
 Read = Callable[[Path, FileSpec], memoryview]
 _FORMAT = "lorikeet-prepared-v1"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

@@ -12,12 +12,14 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from adapters.errors import InvalidAdapter, StoreUnavailable
 from adapters.files import OPTIONAL_FILES, WEIGHTS_NAME
 from adapters.format import inspect
-from adapters.manifest import BaseShapes, Manifest
+from adapters.manifest import BaseShapes, FileSpec, Manifest
 
 MAX_ADDRESS_BYTES = 2 * 1024**3
 CPU_SECONDS = 5
@@ -30,9 +32,15 @@ _COMMAND = "import sys; from adapters.sandbox import main; sys.exit(main())"
 
 
 def inspect_in_sandbox(
-    folder: Path, base: BaseShapes, max_rank: int, allow_base_mismatch: bool = False
+    folder: Path,
+    base: BaseShapes,
+    max_rank: int,
+    allow_base_mismatch: bool = False,
+    files: Sequence[FileSpec] = (),
 ) -> Manifest:
     """`inspect` in a limited subprocess; blocks, so call it off the event loop.
+
+    files: those of the folder whose hashes are known.
 
     Raises InvalidAdapter for every problem, and also when the child crashes or exceeds its limits. Raises
     StoreUnavailable when the folder cannot be read or no process can be started.
@@ -43,6 +51,7 @@ def inspect_in_sandbox(
         "base": base.to_json(),
         "max_rank": max_rank,
         "allow_base_mismatch": allow_base_mismatch,
+        "files": [asdict(file) for file in files],
         "cpu_seconds": cpu_seconds,
     }
     try:
@@ -73,6 +82,7 @@ def main() -> int:
             BaseShapes.from_json(task["base"]),
             task["max_rank"],
             allow_base_mismatch=task["allow_base_mismatch"],
+            known=[FileSpec(**file) for file in task["files"]],
         )
         answer: dict[str, object] = {"manifest": manifest.to_json()}
     except InvalidAdapter as error:

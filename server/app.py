@@ -45,7 +45,8 @@ from server.using import UsingLink
 
 log = logging.getLogger(__name__)
 
-MAX_UPLOADS = 8
+# Each holds a message of 1 MiB at a time; those that are here whole wait in line to be checked.
+MAX_UPLOADS = 64
 
 
 class StartableLink(EngineLink, Protocol):

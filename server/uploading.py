@@ -16,7 +16,7 @@ from adapters.errors import (
     UploadRejected,
     UploadTaken,
 )
-from adapters.manifest import FileSpec
+from adapters.manifest import BaseShapes, FileSpec, Manifest
 from adapters.sandbox import inspect_in_sandbox
 from adapters.staging import Staging
 from adapters.store import AdapterVersion
@@ -60,6 +60,8 @@ class Uploading:
         self._max_rank = max_rank
         self._max_bytes = max_bytes
         self._pool = ThreadPoolExecutor(4, "upload")
+        # Apart, because a check takes as long as hundreds of writes.
+        self._checks = ThreadPoolExecutor(2, "check")
         # (tenant, upload id) -> what became of it, the newest ones.
         self._outcomes: OrderedDict[tuple[str, str], Outcome] = OrderedDict()
 
@@ -103,7 +105,8 @@ class Uploading:
         return self._outcomes.get((tenant, upload_id))
 
     def close(self) -> None:
-        self._pool.shutdown()
+        for pool in (self._pool, self._checks):
+            pool.shutdown()
 
     async def _write(self, staging: Staging, writer: int, chunk: Chunk) -> None:
         await run(self._pool, lambda: staging.write(chunk.file, chunk.offset, chunk.data, writer))
@@ -115,9 +118,7 @@ class Uploading:
         declaration = staging.declaration
         await run(self._pool, lambda: staging.seal(writer))
         self._note(declaration, Outcome())
-        check = inspect_in_sandbox
-        allows = declaration.allow_base_mismatch
-        checked = await run(self._pool, lambda: check(staging.folder, shapes, self._max_rank, allows))
+        checked = await run(self._checks, lambda: self._check(staging, shapes))
         await self._texts.check(staging.folder, checked)
         manifest = await self._link.prepare(staging.folder, checked)
         store = self._directory.store
@@ -127,6 +128,11 @@ class Uploading:
         await run(self._pool, lambda: self._uploads.end(staging))
         self._note(declaration, Outcome(version=version))
         return version
+
+    def _check(self, staging: Staging, shapes: BaseShapes) -> Manifest:
+        """Of what was sealed, whose hashes are known."""
+        allows = staging.declaration.allow_base_mismatch
+        return inspect_in_sandbox(staging.folder, shapes, self._max_rank, allows, staging.files)
 
     async def _give_up(self, staging: Staging, error: Exception) -> None:
         """What was refused is gone; where the storage failed, a blob may wait to be collected."""

@@ -181,13 +181,16 @@ class HostCache:
             taken.append(self._make_room(digest, num_elements, dtype))
             return taken[-1]
 
+        kept: Tensor | None = None
         try:
-            return self._load(digest, allocate), time.monotonic() - begun
-        except BaseException:
+            blob = self._load(digest, allocate)
+            kept = blob.flat
+            return blob, time.monotonic() - begun
+        finally:
             with self._lock:
                 for tensor in taken:
-                    self._pool.give_back(tensor)
-            raise
+                    if tensor is not kept:
+                        self._pool.give_back(tensor)
 
     def _make_room(self, digest: str, num_elements: int, dtype: torch.dtype) -> Tensor:
         """Nobody goes who is wanted before; if that leaves no room, it is found beyond the pool."""

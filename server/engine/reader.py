@@ -1,15 +1,12 @@
-"""From an adapter's files to the blob that the engine serves."""
+"""Stored adapters for the engine: read as they were packed, or packed first."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import logging
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
 from adapters.blobs import Blobs
 from adapters.config_keys import MERGE
-from adapters.contents import Contents, Proofs
+from adapters.contents import Proofs
 from adapters.deltas.assemble import MAX_ERROR
 from adapters.deltas.context import Base
 from adapters.errors import InvalidAdapter
@@ -17,11 +14,14 @@ from adapters.manifest import BaseShapes, Manifest, content_digest
 from adapters.normal import LowRank
 from adapters.prepared import is_prepared, load, prepare, updates_of
 from server.engine.config import EngineConfig
+from server.engine.maker import Maker
+from server.engine.packers import Packers
 from server.model.adapter import AdapterBlob, Allocate
-from server.model.blob import make_blob
 from server.model.decoder import Decoder
 from server.model.probe import Probe
 from server.model.provider import ServedWeights
+
+log = logging.getLogger(__name__)
 
 
 class AdapterReader:
@@ -30,28 +30,28 @@ class AdapterReader:
     def __init__(self, config: EngineConfig, decoder: Decoder, shapes: BaseShapes) -> None:
         self._blobs = Blobs(config.adapter_store / "blobs", config.adapter_store / "trash")
         self._max_rank = config.max_rank
-        self._config = decoder.config
-        self._dtype = decoder.embedding.dtype
         served = ServedWeights(decoder)
         self._base = Base(shapes, served.weight, served.bias)
         self._probe = Probe(decoder, self._base)
+        # Where the configuration came from is nothing that another process needs.
+        own = replace(decoder.config, source=None)
+        self._maker = Maker(own, shapes, config.max_rank, decoder.embedding.dtype)
+        self._packers = Packers(as_processes=decoder.embedding.is_cuda)
         self._proofs = Proofs()
-        self._hashers = ThreadPoolExecutor(config.adapter_readers, thread_name_prefix="adapter-hasher")
-        self._idle: SimpleQueue[Contents] = SimpleQueue()
 
     def __call__(self, digest: str, allocate: Allocate) -> AdapterBlob:
         """A stored adapter, proven to be what the digest names. Raises InvalidAdapter or OSError.
 
         One that was prepared for another base, or for this one in another quantization, is prepared anew.
+        `allocate` may be asked again: what it gave before is not in use then.
         """
         folder, manifest = self._blobs.folder(digest), self._blobs.manifest(digest)
         if content_digest(manifest.files) != digest:
             raise InvalidAdapter(
                 [f"adapter {digest} is damaged in the store: its manifest names other files"]
             )
-        if not is_prepared(folder, manifest, self._base.shapes.fingerprint):
-            prepare(folder, manifest, self._base, self._max_rank)
-        return self._read(folder, manifest, allocate)
+        blob = self._maker.find(folder, manifest, allocate, self._proofs)
+        return blob or self._make(folder, manifest, allocate)
 
     def prepare(self, folder: Path, manifest: Manifest) -> Manifest:
         """Makes an uploaded adapter ready; its manifest then says how exact it is. Raises InvalidAdapter."""
@@ -59,8 +59,19 @@ class AdapterReader:
             conversion = prepare(folder, manifest, self._base, self._max_rank)
             error = self._logit_error(folder, manifest)
             manifest = replace(manifest, conversion=replace(conversion, logit_error=error))
-        self._read(folder, manifest)
+        self._packers.run(self._maker.pack, folder, manifest)
         return manifest
+
+    def _make(self, folder: Path, manifest: Manifest, allocate: Allocate) -> AdapterBlob:
+        """Of its files, packed for the next time if the disk lets us."""
+        if not is_prepared(folder, manifest, self._base.shapes.fingerprint):
+            prepare(folder, manifest, self._base, self._max_rank)
+        try:
+            self._packers.run(self._maker.pack, folder, manifest)
+        except OSError as error:
+            log.warning("adapter %s cannot be packed (%s) and is made at each load", manifest.digest, error)
+        blob = self._maker.find(folder, manifest, allocate, self._proofs)
+        return blob or self._maker.make(folder, manifest, allocate)
 
     def _logit_error(self, folder: Path, manifest: Manifest) -> float | None:
         """Of updates that were turned into pairs. Raises InvalidAdapter where it is too much."""
@@ -81,29 +92,3 @@ class AdapterReader:
                 ]
             )
         return error
-
-    def _read(self, folder: Path, manifest: Manifest, allocate: Allocate | None = None) -> AdapterBlob:
-        with self._contents() as contents:
-            try:
-                read = contents.read
-                weights = load(folder, manifest, self._base.shapes, self._max_rank, self._dtype, read)
-                blob = make_blob(weights, self._config, self._dtype, allocate)
-            finally:
-                # First: what was made of wrong bytes is wrong for that reason.
-                contents.prove()
-        # In a masked product 0 * inf would reach other adapters' tokens.
-        if what := blob.overflows():
-            raise InvalidAdapter([f"its {what} overflows {self._dtype}, in which this server computes"])
-        return blob
-
-    @contextmanager
-    def _contents(self) -> Iterator[Contents]:
-        """One that no other thread uses: as many are made as there are threads that read."""
-        try:
-            contents = self._idle.get_nowait()
-        except Empty:
-            contents = Contents(self._proofs, self._hashers)
-        try:
-            yield contents
-        finally:
-            self._idle.put(contents)

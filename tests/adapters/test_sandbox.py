@@ -13,7 +13,9 @@ LIMITED = "from adapters.sandbox import _limit\n"
 
 def test_the_same_answer_as_inspect(builder: Any, base: BaseShapes, config: dict[str, Any]) -> None:
     folder = builder.folder()
-    assert inspect_in_sandbox(folder, base, 64) == builder.manifest(folder)
+    manifest = builder.manifest(folder)
+    assert inspect_in_sandbox(folder, base, 64) == manifest
+    assert inspect_in_sandbox(folder, base, 64, files=manifest.files) == manifest
     bad = builder.folder(config | {"use_dora": 3, "r": 0})
     with pytest.raises(InvalidAdapter) as caught:
         inspect_in_sandbox(bad, base, 64)

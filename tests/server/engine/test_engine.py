@@ -73,15 +73,31 @@ def test_what_was_prepared_and_changed_on_disk_is_never_served(zoo: Any, tmp_pat
     digest = store_adapter(tmp_path / "store", zoo.base, folder, "victim")
     first = drive(zoo.base, tmp_path / "store")
     assert len(first.answers(first.submit(PROMPT, digest))[0]) == 12
-    (file,) = (tmp_path / "store" / "blobs" / digest[:2] / digest / "prepared").glob("*.safetensors")
-    content = bytearray(file.read_bytes())
-    content[-3] ^= 1
-    file.write_bytes(content)
+    prepared = tmp_path / "store" / "blobs" / digest[:2] / digest / "prepared"
+    for file in (*prepared.glob("*.safetensors"), *prepared.glob("*.packed")):
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.write_bytes(content)
     driven = drive(zoo.base, tmp_path / "store")
     asked = driven.submit(PROMPT, digest)
     driven.drain()
     assert driven.failures[asked].reason == "adapter"
     assert "changed on disk" in driven.failures[asked].message
+
+
+def test_what_was_packed_and_changed_on_disk_is_packed_again(zoo: Any, tmp_path: Path) -> None:
+    folder = make_adapter(zoo.base, tmp_path / "adapter", seed=54, r=2)
+    digest = store_adapter(tmp_path / "store", zoo.base, folder, "healed")
+    prepared = tmp_path / "store" / "blobs" / digest[:2] / digest / "prepared"
+    found = []
+    for _ in range(3):
+        driven = drive(zoo.base, tmp_path / "store")
+        answer = driven.answers(driven.submit(PROMPT, digest))[0]
+        (file,) = prepared.iterdir()
+        content = file.read_bytes()
+        found.append((answer, content))
+        file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("poison", [1e25, 3e38])

@@ -10,6 +10,7 @@ from google.rpc import error_details_pb2 as details_pb
 from safetensors.numpy import save
 
 from lorikeet.v1 import adapters_pb2 as pb
+from server.app import MAX_UPLOADS
 from tests.server.front.house import PATIENCE, House, Open, refused
 from tests.server.front.packs import (
     CONFIG_NAME,
@@ -115,9 +116,9 @@ def test_every_problem_at_once_fits_the_trailers(house: House) -> None:
 
 
 def test_uploads_at_once_are_bounded(house: House) -> None:
-    more: list[queue.Queue[Any]] = [queue.Queue() for _ in range(8)]
+    more: list[queue.Queue[Any]] = [queue.Queue() for _ in range(MAX_UPLOADS)]
     calls = [house.adapters.Upload.future(iter(each.get, None), timeout=PATIENCE) for each in more]
-    house.loop.until(lambda: house.front._uploading.num_live == 8)
+    house.loop.until(lambda: house.front._uploading.num_live == MAX_UPLOADS)
     refusal = refused(lambda: send(house, upload()))
     assert (refusal.code, refusal.reason, refusal.retries) == (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", True)
     for each, call in zip(more, calls, strict=True):
