@@ -7,24 +7,22 @@ version complete or absent.
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
 from adapters.aliases import Aliases
 from adapters.backend import Backend, IsHeld
 from adapters.blobs import MANIFEST_NAME
+from adapters.catalog import Catalog
 from adapters.declaration import Declaration, check_files
 from adapters.disk import DiskBackend
 from adapters.durable import storage_errors, sync_folder, write_file
-from adapters.entry import Entry, Record
-from adapters.errors import DamagedAdapter, InvalidName, UploadRejected
+from adapters.errors import InvalidName, UploadRejected
 from adapters.ledger import Ledger
 from adapters.manifest import FileSpec, Manifest, content_digest
 from adapters.names import Reference, check_name, check_tenant, check_upload_id, parse_reference
@@ -38,9 +36,6 @@ from adapters.version import AdapterVersion, choose_record, describe
 __all__ = ["AdapterVersion", "LocalStore", "Store"]
 
 MAX_PAGE_SIZE = 1000
-_CACHED_MANIFESTS = 4096
-_log = logging.getLogger(__name__)
-
 
 # Inside the class, `list` is the method.
 Versions = list[AdapterVersion]
@@ -73,7 +68,7 @@ class Store:
         with storage_errors(f"opening {folder}"):
             self.uploads = Uploads(self._staging, limits or UploadLimits())
         self._ledger.refresh()
-        self._manifest = lru_cache(_CACHED_MANIFESTS)(self._read_manifest)
+        self._catalog = Catalog(backend)
 
     @property
     def is_shared(self) -> bool:
@@ -137,7 +132,7 @@ class Store:
         an alias is ambiguous, and InvalidName is raised.
         """
         entry = self._ledger.find(tenant, reference)
-        return self._version(entry, choose_record(entry, parse_reference(str(reference)), key))
+        return self._catalog.version(entry, choose_record(entry, parse_reference(str(reference)), key))
 
     def get(self, tenant: str, name: str, version: int) -> AdapterVersion:
         """Exactly this version."""
@@ -162,7 +157,7 @@ class Store:
         found = self._ledger.index.after(tenant, *decode_token(page_token), page_size + 1)
         page = found[:page_size]
         next_token = encode_token(page[-1][0].name, page[-1][1].version) if len(found) > page_size else ""
-        return self._readable(page), next_token
+        return self._catalog.readable(page), next_token
 
     def delete(self, tenant: str, reference: str | Reference, force: bool = False) -> Versions:
         """Retires the version a reference gives, or every version of the name; returns them, oldest first.
@@ -179,7 +174,7 @@ class Store:
             wanted.name,
             lambda entry: entry.without({r.version for r in entry.matching(wanted)}, force, time.time()),
         )
-        return self._readable([(before, record) for record in before.matching(wanted)])
+        return self._catalog.readable([(before, record) for record in before.matching(wanted)])
 
     def folder(self, digest: str, is_held: IsHeld = lambda digest: True) -> Path:
         """Where an adapter's files are: on this machine once this returns, for as long as it is held."""
@@ -221,27 +216,6 @@ class Store:
             self.uploads.reserved(declaration.tenant),
         )
         self._quota.check_upload(stored[0] + coming[0] + 1, stored[1] + coming[1] + declaration.size)
-
-    def _version(self, entry: Entry, record: Record) -> AdapterVersion:
-        return describe(entry, record, self._manifest(record.digest))
-
-    def _readable(self, found: Sequence[tuple[Entry, Record]]) -> Versions:
-        versions = []
-        for entry, record in found:
-            try:
-                versions.append(self._version(entry, record))
-            except DamagedAdapter as error:
-                _log.error("version %d of %s/%s: %s", record.version, entry.tenant, entry.name, error)
-        return versions
-
-    def _read_manifest(self, digest: str) -> Manifest:
-        with storage_errors("reading an adapter"):
-            try:
-                return Manifest.from_json(self._backend.read_file(digest, MANIFEST_NAME).decode())
-            except (FileNotFoundError, ValueError) as error:
-                raise DamagedAdapter(
-                    f"The stored adapter {digest[:12]} is damaged; upload it again."
-                ) from error
 
 
 class LocalStore(Store):
