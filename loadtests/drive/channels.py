@@ -50,12 +50,7 @@ class Channels:
         lane = self._choose()
         lane.live += 1
         try:
-            # Others wait for it too: who is cut off does not end it for them.
-            connection = await asyncio.shield(lane.connecting)
-        except OSError as error:
-            raise CallError("unavailable", f"cannot connect: {error}") from error
-        else:
-            yield connection
+            yield await _connected(lane)
         finally:
             lane.live -= 1
 
@@ -76,6 +71,17 @@ class Channels:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(Http2, self._host, self._port, ssl=self._tls)
         return connection
+
+
+async def _connected(lane: _Lane) -> Http2:
+    try:
+        # Others wait for it too: who is cut off does not end it for them.
+        connection = await asyncio.shield(lane.connecting)
+    except OSError as error:
+        raise CallError("unavailable", f"cannot connect: {error}") from error
+    if not connection.is_open:
+        raise CallError("unavailable", "the server took the connection and closed it again")
+    return connection
 
 
 def _trusting(ca: bytes) -> ssl.SSLContext:

@@ -73,7 +73,7 @@ class GrpcConnection:
         except CallError as error:
             record.outcome, record.reason = error.outcome, error.reason
         except TimeoutError:
-            record.outcome, record.reason = "deadline_exceeded", "the driver's own deadline"
+            record.outcome, record.reason = "deadline_exceeded", f"no end within {self._target.timeout:g} s"
         finally:
             if math.isnan(record.end):
                 record.end = clock()

@@ -60,10 +60,11 @@ class Stream:
 
 
 class Http2(asyncio.Protocol):
-    """is_open: whether it takes more calls."""
+    """is_open: whether it takes more calls. window: bytes that may come before more are allowed."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int = WINDOW) -> None:
         self.is_open = False
+        self._room = window
         self._transport: asyncio.Transport
         self._clock: Callable[[], float] = time.monotonic
         self._frames, self._encoder, self._decoder = Frames(), Encoder(), Decoder()
@@ -90,7 +91,7 @@ class Http2(asyncio.Protocol):
         take: Callable[[float, bytes], None],
         clock: Callable[[], float],
     ) -> tuple[int, Stream]:
-        """The clock is all calls': one read may bring something for several."""
+        """Only while it is open. The clock is all calls': one read may bring something for several."""
         self._clock = clock
         number, self._next = self._next, self._next + 2
         ended = asyncio.get_running_loop().create_future()
@@ -112,9 +113,9 @@ class Http2(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport), "made for streams of bytes"
         self._transport, self.is_open = transport, True
-        settings = {SettingsFrame.ENABLE_PUSH: 0, SettingsFrame.INITIAL_WINDOW_SIZE: WINDOW}
+        settings = {SettingsFrame.ENABLE_PUSH: 0, SettingsFrame.INITIAL_WINDOW_SIZE: self._room}
         transport.write(PREFACE)
-        self._write(SettingsFrame(settings=settings), WindowUpdateFrame(0, WINDOW - FIRST_WINDOW))
+        self._write(SettingsFrame(settings=settings), WindowUpdateFrame(0, self._room - FIRST_WINDOW))
 
     def data_received(self, data: bytes) -> None:
         at = self._clock()
@@ -133,7 +134,7 @@ class Http2(asyncio.Protocol):
     def _on_data(self, at: float, frame: Frame) -> None:
         assert isinstance(frame, DataFrame)
         self._unsaid += frame.flow_controlled_length
-        if self._unsaid > WINDOW // 2:
+        if self._unsaid > self._room // 2:
             self._write(WindowUpdateFrame(0, self._unsaid))
             self._unsaid = 0
         if stream := self._streams.get(frame.stream_id):
