@@ -1,70 +1,90 @@
-"""Enough channels that no call waits for a stream: servers allow a connection only so many at once."""
+"""Enough connections that no call waits for a stream: servers allow a connection only so many at once."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from urllib.parse import urlsplit
 
-import grpc
-
-from lorikeet.v1.inference_pb2_grpc import InferenceStub
+from loadtests.drive.calls import CallError
+from loadtests.drive.http2 import Http2
 
 # Fewer than any server allows: 100 is what HTTP/2 advises as the least, and this server takes 256.
 STREAMS_PER_CHANNEL = 80
 # The next channel connects while the last one fills.
 SPARE_AT = STREAMS_PER_CHANNEL // 2
-
-_OPTIONS = [
-    # Channels with the same options would share one connection otherwise.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.max_receive_message_length", 64 << 20),
-]
+# Of gRPC's names, for addresses without one.
+PORT = 443
 
 
 @dataclass
 class _Lane:
-    channel: grpc.aio.Channel
-    stub: Any
+    connecting: "asyncio.Task[Http2]"
     live: int = 0
+
+    @property
+    def is_usable(self) -> bool:
+        """Also while it connects."""
+        task = self.connecting
+        return not task.done() or (task.exception() is None and task.result().is_open)
 
 
 class Channels:
-    """Calls go to the first channel that has room."""
+    """Calls go to the first channel that has room. ca: PEM of the authority; makes it TLS."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
-        self._address = address
-        self._credentials = credentials
+    def __init__(self, address: str, ca: bytes | None) -> None:
+        place = urlsplit(f"//{address}")
+        self._host, self._port = place.hostname or "", place.port or PORT
+        self._tls = None if ca is None else _trusting(ca)
         self._lanes: list[_Lane] = []
-        self._open()
 
-    @property
-    def first(self) -> grpc.aio.Channel:
-        return self._lanes[0].channel
+    async def connect(self) -> None:
+        """The first channel, so that no call waits for it. Raises CallError."""
+        async with self.channel():
+            pass
 
-    @contextmanager
-    def stub(self) -> Iterator[Any]:
-        """An InferenceStub for one call."""
+    @asynccontextmanager
+    async def channel(self) -> AsyncIterator[Http2]:
+        """For one call. Raises CallError if there is no server."""
         lane = self._choose()
         lane.live += 1
         try:
-            yield lane.stub
+            yield await _connected(lane)
         finally:
             lane.live -= 1
 
     async def close(self) -> None:
         for lane in self._lanes:
-            await lane.channel.close(None)
+            lane.connecting.cancel()
+        for result in await asyncio.gather(*(e.connecting for e in self._lanes), return_exceptions=True):
+            if isinstance(result, Http2):
+                result.close()
 
     def _choose(self) -> _Lane:
-        if self._lanes[-1].live >= SPARE_AT:
-            self._open()
+        self._lanes = [lane for lane in self._lanes if lane.is_usable]
+        if not self._lanes or self._lanes[-1].live >= SPARE_AT:
+            self._lanes.append(_Lane(asyncio.create_task(self._open())))
         return next(lane for lane in self._lanes if lane.live < STREAMS_PER_CHANNEL)
 
-    def _open(self) -> None:
-        options: Sequence[Any] = _OPTIONS
-        if self._credentials is None:
-            channel = grpc.aio.insecure_channel(self._address, options=options)
-        else:
-            channel = grpc.aio.secure_channel(self._address, self._credentials, options=options)
-        channel.get_state(try_to_connect=True)
-        self._lanes.append(_Lane(channel, InferenceStub(channel)))  # type: ignore[no-untyped-call]
+    async def _open(self) -> Http2:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(Http2, self._host, self._port, ssl=self._tls)
+        return connection
+
+
+async def _connected(lane: _Lane) -> Http2:
+    try:
+        # Others wait for it too: who is cut off does not end it for them.
+        connection = await asyncio.shield(lane.connecting)
+    except OSError as error:
+        raise CallError("unavailable", f"cannot connect: {error}") from error
+    if not connection.is_open:
+        raise CallError("unavailable", "the server took the connection and closed it again")
+    return connection
+
+
+def _trusting(ca: bytes) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=ca.decode())
+    context.set_alpn_protocols(["h2"])
+    return context

@@ -28,8 +28,9 @@ def faking(script: Script, protocol: str = "grpc") -> Iterator[Fake]:
     """protocol: `grpc`, or `http` for the completions of OpenAI's API."""
     with tempfile.TemporaryDirectory(prefix="lorikeet-fake-") as folder:
         log = Path(folder) / "book.jsonl"
+        # A session of its own: Linux shares cores out by session, and the driver is to have its share alone.
         command = [sys.executable, "-m", "loadtests.fake", protocol, script.dump(), str(log)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert process.stdout is not None, "the fake's output is a pipe"
         try:
             with process.stdout:

@@ -24,6 +24,8 @@ def test_the_driver_is_measured_and_an_open_loop_sees_the_queue(
         # A record is made after the server's word, never before.
         assert told["percentiles"][name]["driver"] >= told["percentiles"][name]["server"]
     assert told["waited_part"] >= 0
+    # Nothing leaves before its time: the script's, or the server's word.
+    assert told["server_late_p99_ms"] > 0 and told["received_p99_ms"] >= told["received_p50_ms"] > 0
     # A third of what is asked cannot be answered in time; who waits for answers never notices.
     assert told["open_loop_ms"][1] > 1000 > 0 < told["closed_loop_ms"][0]
     assert told["open_loop_ms"][0] > told["closed_loop_ms"][0]
