@@ -11,6 +11,7 @@ from peft import PeftModel
 from training.config import TrainConfig
 from training.distributed.world import NONE, ZERO3, World
 from training.fast.head import make_loss_fast
+from training.fast.layers import make_layers_fast
 from training.fast.modules import make_linears_fast
 from training.methods.table import METHODS
 
@@ -33,6 +34,7 @@ def make_fast(model: PeftModel, world: World) -> None:
     causal = model.get_base_model()
     make_linears_fast(model)
     if world.sharding == NONE:
+        make_layers_fast(causal)
         make_loss_fast(causal)
     if torch.cuda.is_available() and find_spec("liger_kernel"):
         _use_liger(causal)

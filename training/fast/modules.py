@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from peft.tuners.lora.bnb import Linear4bit
 from peft.tuners.lora.layer import Linear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from training.fast.linear import Dense, dense_of, lora_linear
+from training.fast.linear import Dense, Projection, dense_of, lora_linears
 
 
 class _Fast:
@@ -20,9 +21,16 @@ class _Fast:
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or not self.is_plain():
             return super().forward(x, *args, **kwargs)  # type: ignore[misc, no-any-return]
-        name, base = self.active_adapters[0], self.get_base_layer()
-        pair = self.lora_A[name].weight, self.lora_B[name].weight
-        return lora_linear(x, *pair, self.dense, base.bias, self.scaling[name])
+        return lora_linears(x, (self.projection(),), self.pair())
+
+    def projection(self: Any) -> Projection:
+        base, scale = self.get_base_layer(), self.scaling[self.active_adapters[0]]
+        return Projection(self.dense, base.bias, base.out_features, True, scale)
+
+    def pair(self: Any) -> tuple[Tensor, Tensor]:
+        """A [rank, in] and B [out, rank]."""
+        name = self.active_adapters[0]
+        return self.lora_A[name].weight, self.lora_B[name].weight
 
     def is_plain(self: Any) -> bool:
         """Whether one plain low-rank pair, unmerged and without dropout, is all there is to add."""
@@ -34,7 +42,7 @@ class _Fast:
             and name not in self.lora_variant
             and isinstance(self.lora_dropout[name], nn.Identity)
             and self.lora_B[name].bias is None
-            and not _is_repacked(self.get_base_layer())
+            and not is_repacked(self.get_base_layer())
         )
 
 
@@ -58,15 +66,32 @@ def make_linears_fast(model: nn.Module) -> int:
     return len(found)
 
 
+def is_fast(module: nn.Module) -> bool:
+    return isinstance(module, _Fast)
+
+
+def as_projection(module: Any) -> Projection | None:
+    """A linear without an adapter; None for whatever else."""
+    if isinstance(module, BaseTunerLayer) or not _is_base(module):
+        return None
+    return Projection(dense_of(module), module.bias, module.out_features)
+
+
 def _fits(module: Any) -> bool:
-    base = module.get_base_layer()
-    state = getattr(base.weight, "quant_state", None)
-    if getattr(module, "fan_in_fan_out", False) or not isinstance(base, nn.Linear):
+    return not getattr(module, "fan_in_fan_out", False) and _is_base(module.get_base_layer())
+
+
+def _is_base(module: Any) -> bool:
+    """Whether it is a linear whose weight can be asked for."""
+    if not isinstance(module, nn.Linear):
         return False
-    return state is None or (state.quant_type == "nf4" and state.blocksize == 64)
+    state = getattr(module.weight, "quant_state", None)
+    if state is None:
+        return module.weight.is_floating_point()
+    return bool(state.quant_type == "nf4" and state.blocksize == 64)
 
 
-def _is_repacked(base: Any) -> bool:
+def is_repacked(base: Any) -> bool:
     """Whether bitsandbytes has laid the codes out anew for a CPU, which it does without being asked."""
     state = getattr(base.weight, "quant_state", None)
     return bool(getattr(state, "packing_format_for_cpu", False)) and base.weight.dtype == torch.uint8

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.config import LoraSection, TrainConfig
-from training.fast.linear import lora_linear
+from training.fast.linear import Projection, lora_linears
 from training.fast.modules import FastLinear, FastLinear4bit, make_linears_fast
 from training.model import adapt, load_base
 
@@ -18,22 +18,40 @@ def drawn(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_gradients_are_those_of_the_formula(with_bias: bool) -> None:
+    """Of three linears that share rows, the second without a pair."""
     torch.manual_seed(0)
-    weight, bias = drawn(6, 5), drawn(6) if with_bias else None
-    x, a, b = (drawn(*shape).requires_grad_() for shape in ((2, 3, 5), (2, 5), (6, 2)))
+    widths, scales = (6, 3, 4), (0.7, 1.0, 2.0)
+    weights = [drawn(width, 5) for width in widths]
+    biases = [drawn(width) if with_bias else None for width in widths]
+    x, a, b, c, d = (drawn(*shape).requires_grad_() for shape in ((2, 3, 5), (2, 5), (6, 2), (3, 5), (4, 3)))
+    each = zip(weights, biases, widths, scales, strict=True)
+    projections = [
+        Projection(weight.to, bias, width, width != 3, scale) for weight, bias, width, scale in each
+    ]
 
-    def fast(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return lora_linear(x, a, b, weight.to, bias, 0.7)
+    def fast(x: torch.Tensor, *pairs: torch.Tensor) -> torch.Tensor:
+        return lora_linears(x, projections, pairs)
 
-    slow = torch.nn.functional.linear(x, weight, bias) + 0.7 * (x @ a.T) @ b.T
-    torch.testing.assert_close(fast(x, a, b), slow)
-    assert torch.autograd.gradcheck(fast, (x, a, b))
+    plain = [
+        torch.nn.functional.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)
+    ]
+    slow = torch.cat((plain[0] + 0.7 * (x @ a.T) @ b.T, plain[1], plain[2] + 2.0 * (x @ c.T) @ d.T), -1)
+    torch.testing.assert_close(fast(x, a, b, c, d), slow)
+    assert torch.autograd.gradcheck(fast, (x, a, b, c, d))
+
+
+def test_linears_without_a_pair_are_linears() -> None:
+    weight, x = drawn(4, 3), drawn(7, 3).requires_grad_()
+    y = lora_linears(x, [Projection(weight.to, None, 4)], ())
+    torch.testing.assert_close(y, x @ weight.T)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(grad, weight.sum(0).expand(7, 3))
 
 
 def test_an_input_without_gradient_still_trains_the_pair() -> None:
     weight, x = drawn(4, 3), drawn(7, 3)
     a, b = drawn(2, 3).requires_grad_(), drawn(4, 2).requires_grad_()
-    lora_linear(x, a, b, weight.to, None, 2.0).sum().backward()
+    lora_linears(x, [Projection(weight.to, None, 4, True, 2.0)], (a, b)).sum().backward()
     expected = torch.autograd.grad((2.0 * (x @ a.T) @ b.T).sum(), (a, b))
     torch.testing.assert_close((a.grad, b.grad), expected)
 
