@@ -19,7 +19,7 @@ def turn(out: Tensor, x: Tensor, cos: Tensor, sin: Tensor, num_turned: int, *, b
     assert cos.shape[0] == 1 or cos.stride(0) == length * cos.stride(1)
     _turn[(batch * length,)](
         out, x, cos, sin, heads, num_turned, num_angles, cos.stride(1), -1.0 if back else 1.0, HALF=half,
-        HEADS=triton.next_power_of_2(heads), COLUMNS=triton.next_power_of_2(half), num_warps=4,
+        HEADS=triton.next_power_of_2(heads), COLUMNS=triton.next_power_of_2(half), num_warps=8,
     )  # fmt: skip
 
 
@@ -48,13 +48,15 @@ def _turn(
 ):  # fmt: skip
     """Program (token)."""
     token = tl.program_id(0).to(tl.int64)
-    head, column = tl.arange(0, HEADS)[:, None], tl.arange(0, COLUMNS)[None, :]
+    place, head = tl.arange(0, COLUMNS), tl.arange(0, HEADS)[:, None]
+    column = place[None, :]
     is_there = (head < heads) & (column < HALF)
-    is_turned = is_there & (head < num_turned)
-    # One row of angles for every token, or one for every place that all sequences share.
-    angle = (token % num_angles) * angle_stride + column + head * 0
-    cos = tl.load(cos_ptr + angle, mask=is_turned, other=1.0).to(tl.float32)
-    sin = tl.load(sin_ptr + angle, mask=is_turned, other=0.0).to(tl.float32) * sign
+    # A row of angles for every token, or for every place that all sequences share.
+    angle = (token % num_angles) * angle_stride + place
+    cos = tl.load(cos_ptr + angle, mask=place < HALF, other=1.0).to(tl.float32)[None, :]
+    sin = tl.load(sin_ptr + angle, mask=place < HALF, other=0.0).to(tl.float32)[None, :] * sign
+    is_turned = head < num_turned
+    cos, sin = tl.where(is_turned, cos, 1.0), tl.where(is_turned, sin, 0.0)
     at = (token * heads + head) * (2 * HALF) + column
     left = tl.load(x_ptr + at, mask=is_there).to(tl.float32)
     right = tl.load(x_ptr + at + HALF, mask=is_there).to(tl.float32)

@@ -43,8 +43,8 @@ class Pairs:
     @classmethod
     def of(cls, projections: Sequence[Projection], weights: Sequence[Tensor], dtype: torch.dtype) -> Pairs:
         """weights: A and B of every projection that has a pair, in order; they may have another format."""
-        stacked = [weight.to(dtype) for weight in weights[::2]]
-        a = stacked[0] if len(stacked) == 1 else torch.cat(stacked) if stacked else None
+        stacked = weights[0] if len(weights) == 2 else torch.cat(weights[::2]) if weights else None
+        a = None if stacked is None else stacked.to(dtype)
         return cls(projections, a, [weight.to(dtype) for weight in weights[1::2]])
 
     def low(self, x: Tensor) -> Tensor | None:
