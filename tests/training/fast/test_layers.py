@@ -52,6 +52,10 @@ def learned(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return loss.detach(), {name: w.grad for name, w in model.named_parameters() if w.requires_grad}
 
 
+def trained(model: Any) -> list[torch.Tensor]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
 def assert_same(slow: Any, fast: Any) -> None:
     (slow_loss, slow_grads), (fast_loss, fast_grads) = learned(slow), learned(fast)
     torch.testing.assert_close(fast_loss, slow_loss)
@@ -122,3 +126,19 @@ def test_recomputing_keeps_two_inputs_a_layer(config: TrainConfig) -> None:
         hidden.sum().backward()
         kept[checkpointing] = sum(sizes.values())
     assert kept[True] < kept[False] / 2
+
+
+def test_processes_that_share_gradients_see_each_once(config: TrainConfig) -> None:
+    config = replace(config, gradient_checkpointing=True)
+    alone, shared = (over(base_of("llama"), config, True) for _ in range(2))
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(shared)
+        for model in (alone, wrapped):
+            # Twice: a gradient that was given twice or never would fail the second pass.
+            for _ in range(2):
+                model(input_ids=IDS, labels=IDS).loss.backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for mine, theirs in zip(trained(shared), trained(alone), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=0, atol=0)
