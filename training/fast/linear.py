@@ -43,7 +43,7 @@ class Pairs:
     @classmethod
     def of(cls, projections: Sequence[Projection], weights: Sequence[Tensor], dtype: torch.dtype) -> Pairs:
         """weights: A and B of every projection that has a pair, in order; they may have another format."""
-        stacked = weights[0] if len(weights) == 2 else torch.cat(weights[::2]) if weights else None
+        stacked = weights[0] if len(weights) == 2 else torch.cat([*weights[::2]]) if weights else None
         a = None if stacked is None else stacked.to(dtype)
         return cls(projections, a, [weight.to(dtype) for weight in weights[1::2]])
 
