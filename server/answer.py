@@ -31,7 +31,8 @@ class Sample:
         self._index = index
         self._text = text
         self._metrics = metrics
-        self._detokenizer = text.detokenizer(job.params.stop, job.context)
+        with text.blaming("adapter_id"):
+            self._detokenizer = text.detokenizer(job.params.stop, job.context)
         self._num_tokens = 0
         self._started: Started | None = None
         self._first_at = self._last_at = 0.0
@@ -67,10 +68,11 @@ class Sample:
             self._begin(tokens[0].started or UNKNOWN_START, now, message)
         end = tokens[-1].finish
         ids = [token.token for token in tokens]
-        message.text, num_used = self._detokenize(ids, end)
+        with self._text.blaming("adapter_id"):
+            message.text, num_used = self._detokenize(ids, end)
+            if tokens[0].logprobs is not None:
+                message.logprobs.extend(map(self._logprobs, tokens[:num_used]))
         message.token_ids.extend(ids[:num_used])
-        if tokens[0].logprobs is not None:
-            message.logprobs.extend(map(self._logprobs, tokens[:num_used]))
         self._count(num_used, now)
         if end or self._detokenizer.stopped is not None:
             self._finish(end, message)

@@ -1,6 +1,7 @@
 """Text to token ids and back: the tokenizer, the chat template, and the end-of-sequence tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -102,14 +103,20 @@ class Text:
         """For one sample; `context` is the prompt if the answer's text continues it, else empty."""
         return Detokenizer(self.backend, self._special, stops, context[-CONTEXT_TOKENS:])
 
-    def _encode(self, text: str, special: bool) -> list[int]:
+    @contextmanager
+    def blaming(self, field: str) -> Iterator[None]:
+        """Raises InvalidRequest where an adapter's own tokenizer fails inside."""
         try:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
+            yield
         except BaseException as error:
             # The library has no error of its own, and panics over some pairs of pattern and text.
             if self.templates is None or not (isinstance(error, Exception) or is_panic(error)):
                 raise
-            raise InvalidRequest.of("input", f"the adapter's tokenizer fails at it: {error}") from error
+            raise InvalidRequest.of(field, f"the adapter's tokenizer fails at it: {error}") from error
+
+    def _encode(self, text: str, special: bool) -> list[int]:
+        with self.blaming("input"):
+            ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
         return ids
 
     def _token_text(self, token_id: int) -> str:

@@ -135,7 +135,7 @@ def test_deleted_bytes_go_a_grace_after_the_deletion(
 def test_what_is_uploaded_again_during_a_collection_stays(
     bucket: Any, builder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, collector = bucket.store(), bucket.store(grace=0.5)
+    one, collector = bucket.store(), bucket.store(grace=30.0)
     versions = [builder.commit(one, "acme", name, seed=i) for i, name in enumerate("ab")]
     for name in "ab":
         one.delete("acme", name)

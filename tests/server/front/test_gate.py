@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2 as details_pb
+from tokenizers import Tokenizer
 
 import adapters.errors
 import server.errors
@@ -22,7 +23,10 @@ from server.metrics import Metrics
 from server.status import TABLE, to_status
 from server.tenant_metrics import TenantMetrics
 from server.trace import NoSpans
+from tests.adapters.test_tokenizer_check import tokenizer
 from tests.server.front.house import PATIENCE, Loop, refused
+
+PANICKING = tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": "BAAAAP////8AAAA="})
 
 
 class Echo(grpc.GenericRpcHandler):
@@ -43,6 +47,8 @@ class Echo(grpc.GenericRpcHandler):
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, "on purpose")
         if request == b"timeout":
             raise TimeoutError("not the call's own")
+        if request == b"panic":
+            Tokenizer.from_str(PANICKING).encode("a")
         if request != b"":
             raise {b"full": QueueFull("full"), b"bug": ValueError("secret")}[request]
         return current_caller().tenant.encode()
@@ -116,6 +122,11 @@ def test_every_shape(calls: Any, metrics: Metrics, loop: Loop, shape: str) -> No
 
 def test_a_timeout_inside_is_no_deadline(calls: Any) -> None:
     assert refused(lambda: calls["uu"](b"timeout")).code is grpc.StatusCode.INTERNAL
+
+
+def test_a_panic_of_a_library_is_an_error_like_any_other(calls: Any) -> None:
+    assert refused(lambda: calls["uu"](b"panic")).reason == "INTERNAL"
+    assert calls["uu"](b"") == [b"default"]
 
 
 def test_an_unknown_method(calls: Any, metrics: Metrics) -> None:

@@ -143,6 +143,18 @@ def test_a_text_at_which_an_adapters_tokenizer_fails(house: House) -> None:
     assert tokenize(house, "own", text="ab") == [0, 1]
 
 
+def test_an_answer_at_which_an_adapters_tokenizer_fails(house: House) -> None:
+    model = {"vocab": {"a": 0, "b": 1, "a" * 30 + "b": 2}}
+    endless = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "x"}
+    upload(house, {**pack(), "tokenizer.json": tokenizer_file(model, decoder=endless).encode()})
+    house.link.script = lambda request: batches(request, [2, 2], finish="length")
+    asked = pb.GenerateRequest(prompt="ab", adapter_id="own")
+    refusal = refused(lambda: list(house.inference.Generate(asked)))
+    assert (refusal.code, refusal.fields) == (Code.INVALID_ARGUMENT, ["adapter_id"])
+    house.link.script = lambda request: batches(request, [0, 1], finish="length")
+    assert "".join(message.text for message in house.inference.Generate(asked)) == "xb"
+
+
 def test_a_tokenizer_that_changed_on_disk_is_not_used(house: House, tmp_path: Path) -> None:
     version = upload(house, {**pack(), **own_tokenizer(tmp_path)})
     held = house.front._directory.store.folder(version.digest) / "tokenizer.json"
