@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from server.engine.blocks import BlockPool, extend_hashes, salt
 from server.engine.host_cache import HostCache
+from server.engine.host_pool import PlainPool
 from server.engine.messages import Sampling, Submit
 from server.engine.queue import FairQueue
 from server.engine.sequence import Sequence
@@ -213,3 +214,18 @@ def test_idleness_saves_up_no_credit() -> None:
     queue.push(sequence("late", 2))
     queue.push(sequence("busy", 2))
     assert len(queue) == 4
+
+
+def test_memory_that_a_read_took_and_did_not_use_is_free_again() -> None:
+    pool, read = PlainPool(100), threading.Semaphore(0)
+
+    def load(digest: str, allocate: Allocate) -> AdapterBlob:
+        allocate(10, torch.float32)
+        return AdapterBlob(allocate(10, torch.float32), ())
+
+    host = HostCache(load, 100, 1, pool, notify=read.release)
+    host.get("a")
+    assert read.acquire(timeout=10)
+    assert host.get("a") is not None and host.num_bytes == 40
+    assert pool.take(15, torch.float32) is not None and pool.take(1, torch.float32) is None
+    host.close()
