@@ -56,14 +56,16 @@ class Shares:
         """A place at least."""
         return self._part(self._weights[tenant], places / self._total())
 
-    def borrower(self, places: int) -> str | None:
-        """Who holds most over its share of the places, if that is a place or more."""
+    def borrowers(self, places: int) -> list[str]:
+        """Who holds a place or more over its share of the places."""
         if not self._held:
-            return None
+            return []
         each = places / self._total()
-        over = {tenant: held - self._part(self._weights[tenant], each) for tenant, held in self._held.items()}
-        tenant = max(over, key=over.__getitem__)
-        return tenant if over[tenant] >= 1 else None
+        return [
+            tenant
+            for tenant, held in self._held.items()
+            if held >= 1 + self._part(self._weights[tenant], each)
+        ]
 
     def _total(self) -> float:
         return sum(weight * number for weight, number in self._counts.items())
