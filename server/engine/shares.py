@@ -52,24 +52,9 @@ class Shares:
         if not self._held[tenant]:
             del self._held[tenant]
 
-    def of(self, tenant: str, places: int) -> float:
-        """A place at least."""
-        return self._part(self._weights[tenant], places / self._total())
-
     def borrowers(self, places: int) -> list[str]:
-        """Who holds a place or more over its share of the places."""
+        """Who holds a place or more over its share of the places, which is a place at least."""
         if not self._held:
             return []
-        each = places / self._total()
-        return [
-            tenant
-            for tenant, held in self._held.items()
-            if held >= 1 + self._part(self._weights[tenant], each)
-        ]
-
-    def _total(self) -> float:
-        return sum(weight * number for weight, number in self._counts.items())
-
-    @staticmethod
-    def _part(weight: float, each: float) -> float:
-        return max(1.0, weight * each)
+        each = places / sum(weight * number for weight, number in self._counts.items())
+        return [t for t, held in self._held.items() if held >= 1 + max(1.0, self._weights[t] * each)]
