@@ -96,21 +96,19 @@ class FairQueue:
             yield sequence.request.adapter
 
     def borrower(self, places: int) -> str | None:
-        """Who runs most over its share of the places, if that is a place or more."""
-        return self._shares.borrower(places)
+        """Who was served most of those who run over their shares of the places by a place or more."""
+        return max(self._shares.borrowers(places), key=self._counters.__getitem__, default=None)
 
-    def is_owed(self, sequence: Sequence, borrower: str, places: int) -> bool:
-        """Whether one more place leaves its tenant within its share, and the tenant has none or is behind.
+    def is_owed(self, sequence: Sequence, borrower: str) -> bool:
+        """Whether the borrower owes it a place: its tenant has none, or was served less.
 
-        Behind by what the sequence may cost: who always ask would else send each other back at every turn.
+        Less by what the sequence may cost: who always ask would else send each other back at every turn. More
+        than its share of the places it may have then, since a burst is not more than its share of the tokens.
         """
         tenant = sequence.request.tenant
-        held = self._shares.held(tenant)
-        if held + 1 > self._shares.of(tenant, places):
-            return False
         cost = sequence.num_prompt + sequence.request.sampling.max_new_tokens
         behind = self._counters[borrower] - self._counters[tenant]
-        return not held or behind * self._shares.weight(tenant) >= cost
+        return not self._shares.held(tenant) or behind * self._shares.weight(tenant) >= cost
 
     def remove(self, sequence: Sequence) -> None:
         """It leaves without having run."""

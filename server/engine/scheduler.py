@@ -89,7 +89,7 @@ class Scheduler:
         """What others left idle a tenant may take; it gives it back when they come, newest sequence first."""
         while len(self.queue) and (borrower := self.queue.borrower(self._max_running)) is not None:
             first = self.queue.first()
-            if not self.queue.is_owed(first, borrower, self._max_running) or not self._could_start(first):
+            if not self.queue.is_owed(first, borrower) or not self._could_start(first):
                 return
             if not self._has_place(first):
                 self._preempt(next(s for s in reversed(self.running) if s.request.tenant == borrower))

@@ -52,22 +52,9 @@ class Shares:
         if not self._held[tenant]:
             del self._held[tenant]
 
-    def of(self, tenant: str, places: int) -> float:
-        """A place at least."""
-        return self._part(self._weights[tenant], places / self._total())
-
-    def borrower(self, places: int) -> str | None:
-        """Who holds most over its share of the places, if that is a place or more."""
+    def borrowers(self, places: int) -> list[str]:
+        """Who holds a place or more over its share of the places, which is a place at least."""
         if not self._held:
-            return None
-        each = places / self._total()
-        over = {tenant: held - self._part(self._weights[tenant], each) for tenant, held in self._held.items()}
-        tenant = max(over, key=over.__getitem__)
-        return tenant if over[tenant] >= 1 else None
-
-    def _total(self) -> float:
-        return sum(weight * number for weight, number in self._counts.items())
-
-    @staticmethod
-    def _part(weight: float, each: float) -> float:
-        return max(1.0, weight * each)
+            return []
+        each = places / sum(weight * number for weight, number in self._counts.items())
+        return [t for t, held in self._held.items() if held >= 1 + max(1.0, self._weights[t] * each)]
