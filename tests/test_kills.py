@@ -10,15 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
 from lorikeet import Client, LorikeetError, resume
-from lorikeet.local import Serving, serving
+from lorikeet.local import Serving
 from server.audit import verify
-from tests.server.front.tiny import make_tokenizer
-from tests.toys import make_adapter, make_base, reference_answer, store_adapter
+from tests.toys import make_adapter, reference_answer, store_adapter
+from tests.whole import make_whole_base, ready
 
-FLAGS = ("--threads", "1", "--cache-tokens", "4096", "--debug-checks")
 PROMPT, NUM_TOKENS = [random.Random(0).randrange(8, 300) for _ in range(24)], 6
 ALIASES = ("skill@prod", "skill@next")
 RANKS = (64, 4, 8, 128)
@@ -125,10 +124,7 @@ class Storm:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_base(tmp_path_factory.mktemp("killed-base"), "qwen3")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), bos_token="<s>", eos_token="</s>")
-    tokenizer.save_pretrained(folder)
-    return folder
+    return make_whole_base(tmp_path_factory.mktemp("killed-base"))
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
@@ -141,8 +137,7 @@ def test_a_killed_server_keeps_what_it_confirmed_and_shows_nothing_partial(
     book = Book({digest_of(folder, base, tmp_path): judged(folder, base) for folder in folders})
     numbers = random.Random(kills)
     for number in range(kills + 1):
-        with serving(base, tmp_path, FLAGS) as server, Client(server.target, timeout=120) as client:
-            server.wait_ready(client)
+        with ready(base, tmp_path, timeout=120) as (server, client):
             book.check(client)
             check_folders(tmp_path / "store")
             if number == kills:

@@ -2,43 +2,28 @@
 
 import random
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from lorikeet import Client
-from lorikeet.local import Serving, serving
-from tests.server.front.tiny import make_tokenizer
-from tests.toys import drive, make_adapter, make_base, store_adapter
+from tests.toys import drive, make_adapter, store_adapter
+from tests.whole import make_whole_base, ready
 
-FLAGS = ("--threads", "1", "--cache-tokens", "4096", "--debug-checks")
 PROMPT = [random.Random(0).randrange(8, 300) for _ in range(64)]
 GREEDY: dict[str, Any] = {"max_new_tokens": 12, "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_base(tmp_path_factory.mktemp("life-base"), "qwen3")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), bos_token="<s>", eos_token="</s>")
-    tokenizer.save_pretrained(folder)
-    return folder
+    return make_whole_base(tmp_path_factory.mktemp("life-base"))
 
 
 @pytest.fixture(scope="module")
 def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("life-adapters")
     return [make_adapter(base, root / str(seed), seed) for seed in (1, 2)]
-
-
-@pytest.fixture(scope="module")
-def server(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with serving(base, tmp_path_factory.mktemp("life"), FLAGS) as running:
-        with Client(running.target) as client:
-            running.wait_ready(client)
-        yield running
 
 
 def ask(client: Client, adapter: str) -> tuple[str, list[int], int]:
@@ -48,8 +33,8 @@ def ask(client: Client, adapter: str) -> tuple[str, list[int], int]:
     return result.adapter_version, list(sample.token_ids), sample.usage.cached_tokens
 
 
-def test_an_alias_that_moves_takes_no_prefix_along(server: Serving, made: list[Path]) -> None:
-    with Client(server.target, timeout=60) as client:
+def test_an_alias_that_moves_takes_no_prefix_along(base: Path, made: list[Path], tmp_path: Path) -> None:
+    with ready(base, tmp_path) as (_, client):
         client.adapters.upload(made[0], "support")
         client.adapters.set_alias("support", "prod", {1: 1})
         first = ask(client, "support@prod")
@@ -77,15 +62,13 @@ def test_an_upload_goes_on_in_the_next_server(base: Path, made: list[Path], tmp_
             middle.set()
             raise InterruptedError("the client is gone")
 
-    with serving(base, tmp_path, FLAGS) as running, Client(running.target, timeout=60) as client:
-        running.wait_ready(client)
+    with ready(base, tmp_path) as (server, client):
         with pytest.raises(InterruptedError):
             client.adapters.upload(large, "large", stop_here)
         assert middle.is_set()
-        running.process.kill()
+        server.process.kill()
     rest: list[int] = []
-    with serving(base, tmp_path, FLAGS) as running, Client(running.target, timeout=60) as client:
-        running.wait_ready(client)
+    with ready(base, tmp_path) as (_, client):
         stored = client.adapters.upload(large, "large", lambda done, total: rest.append(done))
         assert rest[-1] == stored.size and rest[0] > 512 << 10, "it began behind what was there"
         assert ask(client, "large")[0] == "large@1"

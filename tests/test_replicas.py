@@ -7,13 +7,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from lorikeet import Aborted, Client, NotFound
-from lorikeet.local import serving
 from tests.adapters import conftest as adapters_conftest
-from tests.server.front.tiny import make_tokenizer
-from tests.toys import make_adapter, make_base
+from tests.toys import make_adapter
+from tests.whole import make_whole_base, ready
 
 LENGTH = 600
 FLAGS = ("--threads", "1", "--cache-tokens", "8192", "--debug-checks", "--store-refresh-seconds", "0.1")
@@ -25,10 +23,7 @@ bucket_service = adapters_conftest.bucket_service
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a context in which an answer takes much longer than news of a deletion."""
-    folder = make_base(tmp_path_factory.mktemp("base"), "qwen3", max_position_embeddings=LENGTH + len(PROMPT))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), bos_token="<s>", eos_token="</s>")
-    tokenizer.save_pretrained(folder)
-    return folder
+    return make_whole_base(tmp_path_factory.mktemp("base"), max_position_embeddings=LENGTH + len(PROMPT))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +51,7 @@ def pair(
 def replica(base: Path, bucket_service: str, folder: Path) -> Iterator[Client]:
     where = ("--adapter-store", "s3://shared/adapters", "--s3-endpoint", bucket_service)
     flags = (*where, "--adapter-cache", str(folder / "cache"))
-    with serving(base, folder, (*FLAGS, *flags)) as server, Client(server.target, timeout=120) as client:
-        server.wait_ready(client)
+    with ready(base, folder, (*FLAGS, *flags), timeout=120) as (_, client):
         yield client
 
 

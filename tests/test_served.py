@@ -15,9 +15,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lorikeet import Client
-from lorikeet.local import Serving, serving
-from tests.server.front.tiny import make_tokenizer
-from tests.toys import make_adapter, make_base, reference_answer
+from lorikeet.local import Serving
+from tests.toys import make_adapter, reference_answer
+from tests.whole import make_whole_base, ready
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "rank4": {"r": 4},
@@ -25,15 +25,11 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "patterns": {"r": 16, "rank_pattern": {"q_proj": 3}, "alpha_pattern": {"v_proj": 2}},
     "regex": {"r": 64, "target_modules": r".*\.(q|v)_proj"},
 }
-FLAGS = ("--threads", "1", "--cache-tokens", "4096", "--debug-checks")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_base(tmp_path_factory.mktemp("served-base"), "qwen3")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), bos_token="<s>", eos_token="</s>")
-    tokenizer.save_pretrained(folder)
-    return folder
+    return make_whole_base(tmp_path_factory.mktemp("served-base"))
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +41,10 @@ def folders(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 
 @pytest.fixture(scope="module")
-def server(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with serving(base, tmp_path_factory.mktemp("served"), FLAGS) as running:
-        with Client(running.target) as client:
-            running.wait_ready(client)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Serving, folders: dict[str, Path]) -> Iterator[Client]:
-    with Client(server.target, timeout=60) as client:
+def client(
+    base: Path, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Client]:
+    with ready(base, tmp_path_factory.mktemp("served")) as (_, client):
         for name, folder in folders.items():
             client.adapters.upload(folder, name)
         yield client
@@ -109,14 +99,12 @@ def test_the_set_survives_a_restart_and_a_lost_engine_is_started_again(
     def answers(client: Client) -> list[str]:
         return [client.generate("the mat", adapter=name, **options).text() for name in ("", "rank4", "regex")]
 
-    with serving(base, tmp_path, FLAGS) as server, Client(server.target) as client:
-        server.wait_ready(client)
+    with ready(base, tmp_path) as (server, client):
         stored = [client.adapters.upload(folders[name], name) for name in ("rank4", "regex")]
         before = answers(client)
         _kill_engine_of(server)
         assert answers(client) == before
-    with serving(base, tmp_path, FLAGS) as server, Client(server.target) as client:
-        server.wait_ready(client)
+    with ready(base, tmp_path) as (_, client):
         assert [(v.id, v.digest) for v in client.adapters.list()] == [(v.id, v.digest) for v in stored]
         assert answers(client) == before
 

@@ -11,19 +11,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from lorikeet import Client
-from lorikeet.local import Serving, _free_port, serving
-from tests.server.front.tiny import make_tokenizer
+from lorikeet.local import Serving, _free_port
 from tests.storm import Holdings, Storm, growth, holdings, rest
-from tests.toys import make_adapter, make_base
+from tests.toys import make_adapter
+from tests.whole import FLAGS, make_whole_base, ready
 
 log = logging.getLogger(__name__)
 
 ADAPTERS = [f"a{number}" for number in range(4)]
 # Of which two fit the device at once.
-FLAGS = ("--threads", "1", "--cache-tokens", "4096", "--adapter-slots", "2", "--debug-checks")
+SLOTS = ("--adapter-slots", "2")
 
 
 @dataclass
@@ -47,13 +46,10 @@ class Weathered:
 @pytest.fixture(scope="module")
 def weathered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weathered]:
     root = tmp_path_factory.mktemp("storm")
-    base = make_base(root / "base", "qwen3")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), bos_token="<s>", eos_token="</s>")
-    tokenizer.save_pretrained(base)
+    base = make_whole_base(root / "base")
     folder, port = make_adapter(base, root / "adapter", r=4), _free_port()
-    flags = (*FLAGS, "--fronts", "2", "--metrics-port", str(port))
-    with serving(base, root, flags) as server, Client(server.target, timeout=300) as client:
-        server.wait_ready(client)
+    flags = (*FLAGS, *SLOTS, "--fronts", "2", "--metrics-port", str(port))
+    with ready(base, root, flags, timeout=300) as (server, client):
         for seed, name in enumerate(ADAPTERS):
             client.adapters.upload(make_adapter(base, root / name, seed, r=4 + seed), name)
         weathered = Weathered(server, port, folder)

@@ -1,8 +1,8 @@
-"""`python tests/fuzzing/fuzz.py TARGET SECONDS CORPUS`: guided by coverage, until the unexpected is raised.
+"""`python tests/fuzzing/fuzz.py TARGET LIMIT CORPUS`: guided by coverage, until the unexpected is raised.
 
-Ends with 0 after so many seconds; with another code at the first input that raises anything but the refusal
-that the target documents, takes longer than 5 seconds, or has the process need more than 2 GiB. The input is
-left in the corpus's folder.
+Ends with 0 at the limit, as `runs=20000` or, in seconds, `max_total_time=3600`; with another code at the
+first input that raises anything but the refusal that the target documents, takes longer than 5 seconds, or
+has the process need more than 2 GiB. The input is left in the corpus's folder.
 """
 
 import json
@@ -93,7 +93,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 }
 
 
-def main(target: str, seconds: str, corpus: str) -> None:
+def main(target: str, limit: str, corpus: str) -> None:
     folder = Path(corpus)
     folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds()[target]):
@@ -102,7 +102,7 @@ def main(target: str, seconds: str, corpus: str) -> None:
     # The fuzzer's own limit looks at a peak that comes with the process that started this one.
     resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
     limits = ["-seed=1", "-max_len=4096", "-timeout=5", "-rss_limit_mb=0", f"-artifact_prefix={folder}/"]
-    atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", *limits, str(folder)], TARGETS[target])
+    atheris.Setup([sys.argv[0], f"-{limit}", *limits, str(folder)], TARGETS[target])
     atheris.Fuzz()
 
 

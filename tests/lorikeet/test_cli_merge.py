@@ -4,23 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from lorikeet import Client
 from lorikeet.cli.main import main
-from lorikeet.local import serving
-from tests.server.front.tiny import make_tokenizer
-from tests.toys import make_adapter, make_base
+from tests.toys import make_adapter
+from tests.whole import FLAGS, make_whole_base, ready
 
 PROMPTS = [list(range(8, 8 + length)) for length in (3, 19, 40)]
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_base(tmp_path_factory.mktemp("merge-cli") / "base", "qwen2")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), bos_token="<s>", eos_token="</s>")
-    tokenizer.save_pretrained(folder)
-    return folder
+    return make_whole_base(tmp_path_factory.mktemp("merge-cli") / "base", "qwen2")
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +23,17 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_adapter(base, tmp_path_factory.mktemp("merge-cli") / "adapter", r=8)
 
 
-def answers(base: Path, folder: Path, adapter: Path | None, *flags: str) -> list[list[int]]:
-    """Greedy tokens of a server over `base`, with or without the adapter."""
+def answers(base: Path, folder: Path, adapters: list[Path], *flags: str) -> list[list[list[int]]]:
+    """Greedy tokens of a server over `base`: of the base alone, then of each adapter."""
     folder.mkdir()
-    flags = ("--threads", "1", "--cache-tokens", "2048", *flags)
-    with serving(base, folder, flags) as server, Client(server.target, timeout=60) as client:
-        server.wait_ready(client)
-        name = client.adapters.upload(adapter, "it").id if adapter else ""
-        options = {"adapter": name, "max_new_tokens": 16, "ignore_eos": True}
-        return [list(client.generate(p, **options).result().samples[0].token_ids) for p in PROMPTS]
+    with ready(base, folder, (*FLAGS, *flags)) as (_, client):
+        uploaded = [client.adapters.upload(adapter, f"it-{n}").id for n, adapter in enumerate(adapters)]
+        return [tokens(client, name) for name in ("", *uploaded)]
+
+
+def tokens(client: Client, adapter: str) -> list[list[int]]:
+    options = {"adapter": adapter, "max_new_tokens": 16, "ignore_eos": True}
+    return [list(client.generate(p, **options).result().samples[0].token_ids) for p in PROMPTS]
 
 
 @pytest.mark.parametrize(("trained_on", "to"), [("nf4", "fp32"), ("int8", "int8")])
@@ -49,10 +46,9 @@ def test_the_merged_folder_is_served_as_a_base_and_says_what_base_and_adapter_sa
     printed = capsys.readouterr().out
     assert "14 linears changed" in printed
     assert str(out) in printed
-    live = answers(base, tmp_path / "live", adapter, "--quantization", trained_on)
+    plain, live = answers(base, tmp_path / "live", [adapter], "--quantization", trained_on)
     flags = ("--quantization", to) if to == "int8" else ()
-    merged = answers(out, tmp_path / "served", None, *flags)
-    plain = answers(base, tmp_path / "plain", None, "--quantization", trained_on)
+    (merged,) = answers(out, tmp_path / "served", [], *flags)
     # Rounding the sum to 8 bits may turn a close call; unlike rounding, the adapter turns nearly all.
     agreed = [sum(map(int.__eq__, a, b)) / 16 for a, b in zip(live, merged, strict=True)]
     assert merged == live if to == "fp32" else sum(agreed) / 3 > 0.3
@@ -113,8 +109,8 @@ def test_extract_gives_back_what_merge_took_and_truncate_cuts_it(
     assert main(["truncate", str(taken), "--out", str(cut), "--energy", "0.5"]) == 0
     assert json.loads((cut / "adapter_config.json").read_text())["r"] < 8
     assert "| model.layers.0.mlp.down_proj |" in (cut / "README.md").read_text()
-    tokens = answers(base, tmp_path / "a", adapter)
-    assert answers(base, tmp_path / "b", taken) == tokens
+    plain, before, after = answers(base, tmp_path / "served", [adapter, taken])
+    assert before == after != plain
     assert main(["truncate", str(taken), "--out", str(cut), "--rank", "2"]) == 1
     assert "is not empty" in capsys.readouterr().err
 

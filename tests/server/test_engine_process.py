@@ -85,12 +85,14 @@ def test_streams_are_those_of_an_engine_in_process_and_abort_frees_all(zoo: Any)
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.9, "seed": 3}])
-def test_a_killed_engine_costs_a_pause_and_not_one_token(zoo: Any, sampling: dict[str, Any]) -> None:
+def test_a_killed_engine_costs_a_pause_and_not_one_token(zoo: Any) -> None:
     driven = drive(zoo.base, zoo.store)
-    digests = ["", zoo.digests["rank4"], zoo.digests["rank8-rs"]]
-    options = {"max_new_tokens": 150, **sampling}
-    expected = [driven.answers(driven.submit(PROMPT, digest, **options))[0] for digest in digests]
+    wanted = [
+        (digest, {"max_new_tokens": 150, **sampling})
+        for digest in ("", zoo.digests["rank4"], zoo.digests["rank8-rs"])
+        for sampling in ({}, {"temperature": 0.9, "seed": 3})
+    ]
+    expected = [driven.answers(driven.submit(PROMPT, digest, **options))[0] for digest, options in wanted]
 
     async def scenario() -> None:
         async with running(zoo) as link:
@@ -100,9 +102,9 @@ def test_a_killed_engine_costs_a_pause_and_not_one_token(zoo: Any, sampling: dic
                 if num_tokens > 20 and link.pid == first:
                     os.kill(first, signal.SIGKILL)
 
-            watched = collect(link, request(link, digests[0], **options), kill_once)
-            others = [collect(link, request(link, d, **options)) for d in digests[1:]]
-            assert await asyncio.gather(watched, *others) == expected
+            watched, *others = [request(link, digest, **options) for digest, options in wanted]
+            answers = [collect(link, watched, kill_once), *(collect(link, each) for each in others)]
+            assert await asyncio.gather(*answers) == expected
             assert link.pid != first
 
     asyncio.run(scenario())
@@ -194,17 +196,19 @@ def test_a_request_that_kills_every_engine_fails_alone(zoo: Any) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("num_poisons", [1, 3])
 def test_poisons_are_found_among_others_and_they_are_answered(
-    zoo: Any, monkeypatch: pytest.MonkeyPatch, num_poisons: int
+    zoo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine dies whenever it is given one of those requests, whoever else is there."""
+    """The engine dies whenever it is given one of two requests, whoever else is there.
+
+    That is more often in a row than it would be started again if no culprit were found.
+    """
     driven = drive(zoo.base, zoo.store)
     (expected,) = driven.answers(driven.submit(PROMPT, max_new_tokens=8))
 
     async def scenario() -> None:
         async with running(zoo) as link:
-            poisons = [request(link, "", max_new_tokens=8) for _ in range(num_poisons)]
+            poisons = [request(link, "", max_new_tokens=8) for _ in range(2)]
             deadly = {poison.id for poison in poisons}
             send = link._send
 
@@ -288,7 +292,7 @@ async def kill_engines(link: EngineProcess, kills: int) -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
 def test_every_stream_survives_every_kill_token_for_token(zoo: Any, kills: int) -> None:
     """Greedy and seeded, base and adapters, all at once; an engine dies whenever ten more tokens are out."""
     driven = drive(zoo.base, zoo.store)

@@ -4,66 +4,23 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.training.halting import WEIGHTS, halted, place_of, stop_at
 from training import callbacks
 from training.checkpoints import checkpoint_root, latest
 from training.config import AdaLoraSection, TrainConfig
-from training.configfile import dump_config
 from training.errors import Interrupted, InvalidConfig
-from training.progress import Progress
-from training.stopping import Stop
 from training.train import run
-
-# The command itself, whose bars wait in the third step until they are told to go on.
-HALTING = """
-import sys
-from contextlib import contextmanager
-from lorikeet.cli.main import main
-from training import progress
-
-def halt(seen):
-    if seen.step == 3:
-        print("halted", flush=True)
-        sys.stdin.readline()
-
-@contextmanager
-def bars(console):
-    yield halt
-
-progress.bars = bars
-sys.exit(main(["train", sys.argv[1]]))
-"""
-WEIGHTS = "adapter_model.safetensors"
-
-
-def place_of(config: TrainConfig) -> Path:
-    return config.output.with_name(f".{config.output.name}.partial")
 
 
 def steps(config: TrainConfig) -> list[int]:
     lines = [json.loads(line) for line in (config.output / "metrics.jsonl").read_text().splitlines()]
     return [line["step"] for line in lines if "loss" in line]
-
-
-def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[Progress], None]:
-    """A listener that asks for a stop as SIGTERM does, in the middle of its step."""
-    asked: list[Stop] = []
-    keep = callbacks.Checkpointing.__init__
-
-    def remember(self: Any, every: int | None, stop: Stop, place: Path) -> None:
-        asked.append(stop)
-        keep(self, every, stop, place)
-
-    monkeypatch.setattr(callbacks.Checkpointing, "__init__", remember)
-    return lambda progress: asked[-1].ask() if progress.step == step else None
 
 
 @pytest.fixture
@@ -86,15 +43,7 @@ def test_sigterm_in_the_middle_leaves_a_checkpoint_and_the_same_command_goes_on(
 ) -> None:
     whole = run(replace(dropping, output=tmp_path / "whole"))
     config = replace(dropping, output=tmp_path / "stopped")
-    (tmp_path / "run.toml").write_text(dump_config(config))
-    process = subprocess.Popen(
-        [sys.executable, "-c", HALTING, str(tmp_path / "run.toml")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None and process.stdout.readline() == "halted\n"
+    process = halted(config, tmp_path)
     process.send_signal(signal.SIGTERM)
     said = process.communicate("go on\n", timeout=240)[1]
     assert process.returncode == 1

@@ -25,8 +25,9 @@ from adapters.merge.stream import write_merged
 from adapters.normal import AdapterWeights, LinearChange, LowRank
 
 torch.set_num_threads(1)
-rounded(torch.randn(1024, 1024), "nf4")
 base, out, recipe, target = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+if recipe == "nf4":
+    rounded(torch.randn(1024, 1024), "nf4")
 trained = Trained(Checkpoint(base), recipe)
 pair = LowRank(torch.randn(8, 1024), torch.randn(1024, 8) * 0.01)
 linears = {name: LinearChange(pair) for name in trained.checkpoint.shapes().linears}

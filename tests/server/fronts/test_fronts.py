@@ -15,7 +15,6 @@ from typing import Any
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from transformers import PreTrainedTokenizerFast
 
 from lorikeet import Client, LorikeetError, client
 from lorikeet.errors import NotFound, ResourceExhausted, Unavailable
@@ -23,8 +22,8 @@ from lorikeet.local import Serving, _free_port, serving
 from server.audit import verify
 from server.identity.keys import KeyFile
 from server.identity.scopes import SCOPES
-from tests.server.front.tiny import make_tokenizer
-from tests.toys import drive, make_adapter, make_base
+from tests.toys import drive, make_adapter
+from tests.whole import make_whole_base
 
 PATIENCE = 60.0
 PROMPT = [5, 6, 7, 8, 9]
@@ -109,10 +108,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_base(tmp_path_factory.mktemp("fronts-base"), "qwen3")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), bos_token="<s>", eos_token="</s>")
-    tokenizer.save_pretrained(folder)
-    return folder
+    return make_whole_base(tmp_path_factory.mktemp("fronts-base"))
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.training.test_resume import HALTING, WEIGHTS, place_of, stop_at
+from tests.training.halting import WEIGHTS, halted, place_of, stop_at
 from training.checkpoints import latest
 from training.config import TrainConfig
-from training.configfile import dump_config
 from training.errors import Interrupted, InvalidConfig
 from training.tasks import run
 
@@ -84,15 +81,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(
 ) -> None:
     config = short("grpo")
     whole = run(replace(config, output=tmp_path / "whole"))
-    (tmp_path / "run.toml").write_text(dump_config(config))
-    process = subprocess.Popen(
-        [sys.executable, "-c", HALTING, str(tmp_path / "run.toml")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None and process.stdout.readline() == "halted\n"
+    process = halted(config, tmp_path)
     process.send_signal(signal.SIGTERM)
     said = process.communicate("go on\n", timeout=240)[1]
     assert process.returncode == 1 and "the same command goes on from there" in said
@@ -108,14 +97,7 @@ def test_a_run_killed_hard_goes_on_from_the_checkpoint_that_it_had_written(
 ) -> None:
     config = replace(short("dpo"), checkpoint_every=2)
     whole = run(replace(config, output=tmp_path / "whole"))
-    (tmp_path / "run.toml").write_text(dump_config(config))
-    process = subprocess.Popen(
-        [sys.executable, "-c", HALTING, str(tmp_path / "run.toml")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None and process.stdout.readline() == "halted\n"
+    process = halted(config, tmp_path)
     process.kill()
     process.communicate()
     checkpoint = latest(place_of(config))

@@ -10,20 +10,18 @@ from pathlib import Path
 import pytest
 
 from lorikeet import Client
-from lorikeet.local import Serving, serving
+from lorikeet.local import Serving
 from tests.training.conftest import COLORS
+from tests.whole import ready
 from training.config import DataConfig, LoraSection, OptimConfig, TrainConfig
 from training.train import run
 
-FLAGS = ("--threads", "1", "--cache-tokens", "4096", "--debug-checks")
 ASKS = ("Color of the {}?", "Which color has the {}?", "Name the color of the {}.")
 
 
 @pytest.fixture(scope="session")
 def server(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with serving(base, tmp_path_factory.mktemp("live"), FLAGS) as running:
-        with Client(running.target) as client:
-            running.wait_ready(client)
+    with ready(base, tmp_path_factory.mktemp("live")) as (running, _):
         yield running
 
 

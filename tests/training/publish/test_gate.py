@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from lorikeet import Client
 from lorikeet.cli.main import main
 from lorikeet.errors import NotFound
-from lorikeet.local import Serving, serving
+from lorikeet.local import Serving
 from lorikeet.types import AdapterVersion
-from tests.training.publish.conftest import FLAGS
+from tests.whole import FLAGS, ready
 from training.errors import InvalidConfig
 from training.publish.gate import publish
 from training.publish.plan import PublishPlan
@@ -152,9 +152,7 @@ def test_a_rival_that_is_worse_is_overtaken_and_a_better_one_stays(
 def rounded(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A server that holds the base in NF4."""
     flags = (*FLAGS, "--quantization", "nf4")
-    with serving(base, tmp_path_factory.mktemp("rounded"), flags) as running:
-        with Client(running.target) as client:
-            running.wait_ready(client)
+    with ready(base, tmp_path_factory.mktemp("rounded"), flags) as (running, _):
         yield running
 
 

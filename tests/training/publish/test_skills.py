@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lorikeet import Client
 from lorikeet.cli.main import main
-from lorikeet.local import serving
-from tests.training.publish.conftest import FLAGS
+from tests.whole import ready
 
 SKILLS = ("legal", "medical", "risk")
 
@@ -32,8 +30,7 @@ def test_three_skills_from_raw_rows_to_live_aliases(
 @pytest.mark.timeout(1800)
 def test_at_full_size_they_are_right(tmp_path: Path) -> None:
     assert main(["skills", "--root", str(tmp_path)]) == 0
-    with serving(tmp_path / "base", tmp_path, FLAGS) as server, Client(server.target, timeout=60) as client:
-        server.wait_ready(client)
+    with ready(tmp_path / "base", tmp_path) as (_, client):
         for skill in SKILLS:
             result = client.generate("Hello", adapter=f"{skill}@prod", max_new_tokens=2).result()
             assert result.adapter_version == f"{skill}@1", "the alias is there in the next server too"
