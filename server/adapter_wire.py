@@ -8,8 +8,9 @@ from adapters.staging import Staging
 from adapters.store import AdapterVersion
 from lorikeet.v1 import adapters_pb2 as pb
 from server.directory import name_for
+from server.engine.messages import DEVICE, HOST
 from server.errors import InvalidRequest, names_in
-from server.places import DEVICE, HOST, Places
+from server.places import Places
 
 TIERS: dict[int, str] = {pb.TIER_UNSPECIFIED: DEVICE, pb.TIER_HOST: HOST, pb.TIER_DEVICE: DEVICE}
 

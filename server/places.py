@@ -9,10 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from server.engine.messages import Moved, Refused
+from server.engine.messages import DEVICE, HOST, Moved, Refused
 from server.news import News
-
-HOST, DEVICE = "host", "device"
 
 # No tenant's: when an adapter came.
 _ARRIVAL = ""

@@ -6,10 +6,10 @@ import logging
 from adapters.errors import AdapterError
 from adapters.store import AdapterVersion
 from server.directory import Directory
-from server.engine.messages import Ready
+from server.engine.messages import HOST, Ready
 from server.errors import AdapterUnusable
 from server.link import EngineLink, require_ready
-from server.places import HOST, Places
+from server.places import Places
 
 WARM_SECONDS = 60.0
 

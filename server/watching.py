@@ -7,9 +7,9 @@ from adapters.store import AdapterVersion
 from lorikeet.v1 import adapters_pb2 as pb
 from server.adapter_wire import upload_message, version_message
 from server.directory import Directory
+from server.engine.messages import DEVICE, HOST
 from server.holds import key_of
 from server.link import EngineLink
-from server.places import DEVICE, HOST
 from server.uploading import Uploading
 
 STATES = {

@@ -4,6 +4,9 @@ import msgspec
 
 from adapters.manifest import BaseShapes
 
+# The tiers to which adapters are brought.
+HOST, DEVICE = "host", "device"
+
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """How one sequence's tokens are chosen; checked by the front, trusted by the engine."""
@@ -76,7 +79,7 @@ class Abort(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Warm(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Bring the adapter to a tier, "host" or "device", once there is room; it may be evicted again."""
+    """Bring the adapter to a tier, HOST or DEVICE, once there is room; it may be evicted again."""
 
     digest: str
     tier: str

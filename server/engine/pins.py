@@ -1,9 +1,8 @@
 """What the operator wants in a tier of memory: brought there once (warmed), or for good (pinned)."""
 
-from server.engine.messages import Pin, Refused, Unpin, Warm
+from server.engine.messages import DEVICE, HOST, Pin, Refused, Unpin, Warm
 from server.engine.slots import AdapterSlots, AdapterUnavailable
 
-HOST, DEVICE = "host", "device"
 # The older ones are forgotten.
 MOST_REFUSALS = 32
 

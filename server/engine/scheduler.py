@@ -58,10 +58,8 @@ class Scheduler:
 
     def abort(self, sequence_id: int) -> None:
         """Frees all that the sequence holds; a sequence that has ended already is no error."""
-        sequence = self._by_id.get(sequence_id)
-        if sequence is None:
-            return
-        self._end(sequence)
+        if (sequence := self._by_id.get(sequence_id)) is not None:
+            self._end(sequence)
 
     def schedule(self) -> list[Chosen]:
         """Running sequences first, then waiting ones as all allows."""
@@ -156,24 +154,25 @@ class Scheduler:
 
     def commit(self, chosen: list[Chosen], sampled: dict[int, Sampled]) -> list[Token]:
         """The step is done: its tokens take their places; `sampled` is keyed by sequence id."""
-        tokens = []
-        for choice in chosen:
-            sequence, new = choice.sequence, sampled.get(choice.sequence.id)
-            if self._by_id.get(sequence.id) is not sequence:
-                continue
-            if new is not None and new.token is None:
-                self.fail(sequence, "numeric", "the model's logits are not finite numbers")
-                continue
-            if new is not None and new.token is not None:
-                sequence.tokens[choice.start + choice.num_tokens] = new.token
-            self._prefixes.publish(sequence, choice.start - choice.written, choice.start + choice.num_tokens)
-            if new is None or new.token is None:
-                continue
-            finish = sequence.finish_reason(choice.start + choice.num_tokens + 1)
-            tokens.append(Token(sequence.id, new.token, finish, _started(sequence), new.logprobs))
-            if finish:
-                self._end(sequence)
-        return tokens
+        # Who has ended since the step began is dropped.
+        alive = (choice for choice in chosen if self._by_id.get(choice.sequence.id) is choice.sequence)
+        tokens = (self._commit_one(choice, sampled.get(choice.sequence.id)) for choice in alive)
+        return [token for token in tokens if token is not None]
+
+    def _commit_one(self, choice: Chosen, new: Sampled | None) -> Token | None:
+        """Its token, if the step sampled one for it."""
+        sequence, end = choice.sequence, choice.start + choice.num_tokens
+        if new is not None and new.token is None:
+            self.fail(sequence, "numeric", "the model's logits are not finite numbers")
+            return None
+        self._prefixes.publish(sequence, choice.start - choice.written, end)
+        if new is None or new.token is None:
+            return None
+        sequence.tokens[end] = new.token
+        finish = sequence.finish_reason(end + 1)
+        if finish:
+            self._end(sequence)
+        return Token(sequence.id, new.token, finish, _started(sequence), new.logprobs)
 
     def fail(self, sequence: Sequence, reason: str, message: str) -> None:
         """The sequence ends without an answer; everybody else goes on."""
@@ -221,9 +220,7 @@ class Scheduler:
         try:
             return self._adapter_wait.acquire(sequence)
         except AdapterUnavailable as error:
-            self.queue.remove(sequence)
-            del self._by_id[sequence.id]
-            self._failures.append(Failure(sequence.id, "adapter", str(error)))
+            self.fail(sequence, "adapter", str(error))
             return None
 
     def _grow(self, sequence: Sequence, budget: int) -> int:

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import os
-import sys
 import tempfile
 from collections.abc import Callable
 from itertools import count
@@ -22,6 +20,7 @@ from server.fronts.sums import Sums
 from server.gate import Gate
 from server.identity.access import Access
 from server.link import AnsweringLink
+from server.spawn import spawn
 from server.tenant_metrics import Tally
 
 # Names of the sockets in the folder that is the fronts' alone.
@@ -87,7 +86,7 @@ class Crew:
     async def _keep(self) -> None:
         """One front at a time, until cancelled; then the last one gets some time to end."""
         while True:
-            process = await _spawn(Path(self._folder.name))
+            process = await spawn("server.fronts.process", Path(self._folder.name))
             died = asyncio.ensure_future(process.wait())
             try:
                 code = await asyncio.shield(died)
@@ -131,16 +130,3 @@ class Crew:
                 self._tell(state)
                 told = state
             await asyncio.sleep(LOOK_SECONDS)
-
-
-async def _spawn(folder: Path) -> asyncio.subprocess.Process:
-    # Apart from the terminal's group: Ctrl-C is for the first front, which then ends the others.
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "server.fronts.process",
-        str(folder),
-        stdin=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        start_new_session=True,
-    )

@@ -51,11 +51,8 @@ class RemoteLink:
         stream = self._streams[request.id] = Stream(request, interval=0.0)
         self._pipe.tell(request)
         try:
-            while True:
-                news = await stream.take()
-                yield news
-                if isinstance(news, Failure) or news[-1].finish:
-                    return
+            while not stream.is_over:
+                yield await stream.take()
         finally:
             # Still known: the reader left before the end.
             if self._streams.pop(request.id, None) is not None:

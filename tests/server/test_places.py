@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.messages import Moved, Refused
+from server.engine.messages import DEVICE, HOST, Moved, Refused
 from server.news import News
-from server.places import DEVICE, HOST, Places
+from server.places import Places
 
 ROOM = 3
 uses = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("uvwxyz")), max_size=60)
