@@ -3,7 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -47,7 +47,7 @@ def drive(
     config = config or DriveConfig()
     if workload.uploads and config.template is None:
         raise LoadTestError("this workload uploads adapters: name a folder to make them from (--adapter)")
-    fleet = _Fleet([_shard(workload, target, config, i) for i in range(config.processes)])
+    fleet = _Fleet(_shards(workload, target, config))
     try:
         fleet.wait_ready()
         start = time.monotonic() + LEAD_SECONDS
@@ -71,22 +71,18 @@ def _run_of(
         started_at=started_at,
         records=sorted((r for each in done for r in each.records), key=lambda r: r.index),
         uploads=[u for each in done for u in each.uploads],
-        cpu_seconds=sum(each.cpu_seconds for each in done),
-        waited_seconds=sum(each.waited_seconds for each in done),
+        cpu_seconds=sum(each.cpu_seconds for each in done[: config.processes]),
+        waited_seconds=sum(each.waited_seconds for each in done[: config.processes]),
         processes=config.processes,
     )
 
 
-def _shard(workload: Workload, target: Target, config: DriveConfig, number: int) -> Shard:
-    return Shard(
-        target=target,
-        seed=workload.seed,
-        shared=workload.shared,
-        requests=workload.requests[number :: config.processes],
-        uploads=workload.uploads[number :: config.processes],
-        template=config.template,
-        drain_seconds=config.drain_seconds,
-    )
+def _shards(workload: Workload, target: Target, config: DriveConfig) -> list[Shard]:
+    """The requests' first; and one of uploads alone, which would hold up the tokens that others wait for."""
+    asking = Shard(target, workload.seed, workload.shared, (), (), config.template, config.drain_seconds)
+    parts = [workload.requests[number :: config.processes] for number in range(config.processes)]
+    bringing = [replace(asking, uploads=workload.uploads)] if workload.uploads else []
+    return [*(replace(asking, requests=part) for part in parts), *bringing]
 
 
 class _Fleet:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from loadtests.drive.progress import Progress
@@ -40,10 +41,9 @@ class OpenLoop:
         """Everything due is sent; what has not ended `drain_seconds` after the last is cut off."""
         records = [Record.of(request) for request in requests]
         brought = [UploadRecord(upload.tenant, upload.adapter, upload.at) for upload in uploads]
-        bringing = asyncio.ensure_future(self._bring_all(uploads, brought))
-        asked = await self._send_all(requests, records)
-        tasks = {*asked, bringing}
-        _, late = await asyncio.wait(tasks, timeout=self.drain_seconds)
+        sending = self._send_all(requests, records), self._bring_all(uploads, brought)
+        tasks = list(chain(*await asyncio.gather(*sending)))
+        _, late = await asyncio.wait(tasks, timeout=self.drain_seconds) if tasks else (set(), set())
         for task in late:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
@@ -85,13 +85,15 @@ class OpenLoop:
             p.firsts += 1
             p.first_seconds += record.first_token
 
-    async def _bring_all(self, uploads: Sequence[Upload], records: Sequence[UploadRecord]) -> None:
+    async def _bring_all(
+        self, uploads: Sequence[Upload], records: Sequence[UploadRecord]
+    ) -> list[asyncio.Task[None]]:
         """Side by side, like the requests: a slow upload holds up no other."""
         tasks = []
         for upload, record in zip(uploads, records, strict=True):
             await self._until(upload.at)
             tasks.append(asyncio.create_task(self._bring(upload, record)))
-        await asyncio.gather(*tasks)
+        return tasks
 
     async def _bring(self, upload: Upload, record: UploadRecord) -> None:
         variant = self.folders(upload.variant)

@@ -130,7 +130,8 @@ class Shift:
 class Run:
     """duration: in which requests were due; started_at: of the epoch.
 
-    cpu_seconds, processes: the driver's own; waited_seconds: that it had no core, nan where nobody says.
+    cpu_seconds, processes: of those of the driver that send requests; waited_seconds: that they had no core,
+    nan where nobody says.
     """
 
     name: str

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.drive import DriveConfig, Progress, Run, drive
+from loadtests.drive.fleet import _shards
 from loadtests.drive.grpc_target import GrpcTarget
 from loadtests.drive.store import load, save
 from loadtests.fake import Fake, Script, faking
@@ -103,6 +104,14 @@ def test_uploads_without_an_adapter_to_make_them_from_are_refused() -> None:
     churn = make(replace(SPEC, popularity=Popularity(kind="churn", adapters=2, upload_rate=8.0)))
     with faking(Script()) as fake, pytest.raises(LoadTestError, match="--adapter"):
         drive(churn, GrpcTarget(fake.address))
+
+
+def test_uploads_have_a_process_of_their_own(tmp_path: Path) -> None:
+    churn = make(replace(SPEC, popularity=Popularity(kind="churn", adapters=2, upload_rate=8.0)))
+    *asking, bringing = _shards(churn, GrpcTarget("x:1"), DriveConfig(processes=2, template=tmp_path))
+    assert bringing.uploads == churn.uploads != () and bringing.requests == ()
+    assert [each.uploads for each in asking] == [(), ()]
+    assert sorted(r.index for each in asking for r in each.requests) == [r.index for r in churn.requests]
 
 
 def test_where_nobody_listens() -> None:

@@ -104,6 +104,11 @@ def test_uploads_come_beside_requests() -> None:
     assert all(u.end >= u.scheduled + 3.0 for u in brought)
 
 
+def test_uploads_alone_have_their_time_after_the_last_is_due() -> None:
+    _, brought, _ = drive(Server(seconds=3.0), [], (Upload(9.0, "t", "a", 7),), drain=4.0)
+    assert [u.outcome for u in brought] == ["took 7"]
+
+
 def test_a_fault_of_the_driver_is_no_outcome() -> None:
     with pytest.raises(ZeroDivisionError):
         drive(Server(raises=ZeroDivisionError()), requests(0.0))
