@@ -18,8 +18,9 @@ with atheris.instrument_imports(include=["adapters", "server"]):
     from adapters.header import parse_header
     from adapters.kinds import KINDS
     from adapters.peft_config import parse_config
+    from server.checks import check
     from server.errors import InvalidRequest
-    from server.requests import Limits, check
+    from server.requests import Limits
     from server.wire import params_of
 
 from google.protobuf.message import DecodeError
