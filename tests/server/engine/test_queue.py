@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine.messages import Sampling, Submit
@@ -101,6 +101,7 @@ ACTIONS = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(ACTIONS, max_size=60), st.sets(st.sampled_from(TENANTS)))
 def test_turns_and_shares_are_those_of_who_looks_at_everybody(
     actions: list[tuple[str, str, int]], resident: set[str]

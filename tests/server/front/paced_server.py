@@ -73,7 +73,7 @@ def main(base: str, store: str, patience: str) -> None:
     front = app.Front(config, PacedLink)
     front._inference._patience = float(patience)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(app._serve(front))
+        runner.run(app._serve(front, config.drain_seconds))
 
 
 if __name__ == "__main__":
