@@ -2,6 +2,7 @@
 
 import gc
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class Pair:
 
 def run(config: QloraConfig) -> int:
     """0 if every case is as fast as it should be, at no more memory, with the same losses."""
-    pairs = [_measure(case) for case in cases(config)]
+    pairs = [_told(_measure(case)) for case in cases(config)]
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "this CPU"
     columns = ("sequences", "plain tokens/s", "own tokens/s", "ratio", "plain GiB", "own GiB", "losses")
     print_table(
@@ -98,6 +99,12 @@ def _measure(case: Case) -> Pair:
         with quiet():
             results.append(contender(case))
     return Pair(case, *results)
+
+
+def _told(pair: Pair) -> Pair:
+    """At once: the table stands when all have been measured, minutes later."""
+    print(*_cells(pair)[:4], sep=", ", file=sys.stderr, flush=True)
+    return pair
 
 
 def _cells(pair: Pair) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from loadtests.drive.grpc_target import GrpcTarget
 from loadtests.figures import finite, print_table
 from loadtests.random_house import write_adapter, write_house
 from loadtests.thrash.config import ZIPF_RANK, ZIPF_TARGETS, ThrashConfig
-from loadtests.thrash.goals import Goal, judge
+from loadtests.thrash.goals import judge
 from loadtests.thrash.storms import Storm, play_storms
 from loadtests.thrash.uploads import UploadFigures, play_uploads
 from loadtests.thrash.zipf import ZipfFigures, play_zipf
@@ -30,9 +30,15 @@ def run(config: ThrashConfig) -> int:
         root = Path(temporary)
         write_house(config.model, root)
         storms, uploads = _storms(config, root)
+        # Each part as soon as it is there: the next takes minutes.
+        _show_storms(config, storms, uploads)
         zipf = _zipf(config, root) if config.all else None
+    if zipf is not None:
+        _show_zipf(zipf)
     goals = judge(storms, uploads, zipf) if config.has_goals else []
-    _report(config, storms, uploads, zipf, goals)
+    if goals:
+        rows = [(g.figure, f"{g.value:.2f}", str(g), "pass" if g.is_met else "FAIL") for g in goals]
+        print_table("Goals", ("figure", "value", "goal", ""), rows)
     if config.json:
         figures = {
             "device": _device(),
@@ -78,13 +84,7 @@ def served(config: ThrashConfig, root: Path, flags: Sequence[str]) -> Iterator[G
         yield GrpcTarget(server.target)
 
 
-def _report(
-    config: ThrashConfig,
-    storms: Sequence[Storm],
-    uploads: UploadFigures | None,
-    zipf: ZipfFigures | None,
-    goals: Sequence[Goal],
-) -> None:
+def _show_storms(config: ThrashConfig, storms: Sequence[Storm], uploads: UploadFigures | None) -> None:
     beside = [] if uploads is None else [(f"{uploads.beside.adapters}, beside uploads", uploads.beside)]
     print_table(
         f"{_device()}, {config.model} shape, {config.quantization}, rank {config.rank}, room for"
@@ -98,15 +98,14 @@ def _report(
             ("alone, to the first token s", "longest s", f"p50 of {uploads.uploads} beside answers s"),
             [tuple(f"{x:.2f}" for x in (uploads.servable, uploads.servable_longest, uploads.upload_p50))],
         )
-    if zipf is not None:
-        print_table(
-            f"{zipf.requests} requests at once, zipf over {zipf.adapters} adapters and over 5",
-            ("adapters asked for", f"tokens/s over {zipf.adapters}", "tokens/s over 5", "kept"),
-            [(str(zipf.asked_for), f"{zipf.many:.0f}", f"{zipf.few:.0f}", f"{zipf.kept:.3f}")],
-        )
-    if goals:
-        rows = [(g.figure, f"{g.value:.2f}", str(g), "pass" if g.is_met else "FAIL") for g in goals]
-        print_table("Goals", ("figure", "value", "goal", ""), rows)
+
+
+def _show_zipf(zipf: ZipfFigures) -> None:
+    print_table(
+        f"{zipf.requests} requests at once, zipf over {zipf.adapters} adapters and over 5",
+        ("adapters asked for", f"tokens/s over {zipf.adapters}", "tokens/s over 5", "kept"),
+        [(str(zipf.asked_for), f"{zipf.many:.0f}", f"{zipf.few:.0f}", f"{zipf.kept:.3f}")],
+    )
 
 
 def _row(name: str, storm: Storm) -> tuple[str, ...]:
