@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -58,8 +59,8 @@ class Blobs:
         self._move_in(folder, final)
 
     def size(self, digest: str) -> int:
-        """Bytes of an adapter's files."""
-        return sum(file.stat().st_size for file in self.folder(digest).iterdir())
+        """Bytes of an adapter's files, and of what was made of them by now."""
+        return sum(map(_file_bytes, self.folder(digest).rglob("*")))
 
     def sizes(self) -> list[tuple[str, int]]:
         """Digest and bytes of everything stored, the one placed longest ago first."""
@@ -89,6 +90,15 @@ class Blobs:
                 return False
             raise
         return True
+
+
+def _file_bytes(path: Path) -> int:
+    """0 for folders, and for what was given its name in the meantime."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def empty(folder: Path) -> None:

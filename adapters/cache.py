@@ -47,6 +47,8 @@ class BlobCache:
             folder = self._blobs.folder(digest)
             if not self._is_proven(digest, folder):
                 self._take_in(digest, fetch)
+            # What the engine made of it since counts too.
+            self._note(digest)
             with self._lock:
                 self._sizes.move_to_end(digest)
         self._make_room(is_held, newest=digest)
@@ -76,7 +78,6 @@ class BlobCache:
             return True
         if folder.exists():
             if _is_copy(folder, digest):
-                self._note(digest)
                 return True
             self._remove(digest)
         return False
@@ -91,7 +92,6 @@ class BlobCache:
             self._blobs.move_in(folder, digest)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        self._note(digest)
 
     def _note(self, digest: str) -> None:
         size = self._blobs.size(digest)

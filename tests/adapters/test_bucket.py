@@ -73,6 +73,18 @@ def test_copies_are_put_out_by_bytes_but_not_what_is_held(bucket: Any, builder: 
     assert two.folder(versions[1].digest, held.__eq__).exists(), "what was put out is fetched again"
 
 
+def test_what_was_made_of_a_copy_counts_by_bytes_too(bucket: Any, builder: Any) -> None:
+    one = bucket.store()
+    first, second = (builder.commit(one, "acme", f"n{seed}", seed=seed) for seed in range(2))
+    size = sum(path.stat().st_size for path in one.folder(first.digest).iterdir())
+    two = bucket.store(cache_bytes=2 * size + size // 2)
+    folder = two.folder(first.digest, nobody)
+    (folder / "prepared").mkdir()
+    (folder / "prepared" / "packed").write_bytes(b"x" * size)
+    assert two.folder(first.digest, nobody).exists()
+    assert two.folder(second.digest, nobody).exists() and not folder.exists()
+
+
 def test_many_fetch_one_copy(bucket: Any, builder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     version = builder.commit(bucket.store(), "acme", "a")
     two = bucket.store()
