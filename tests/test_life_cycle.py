@@ -98,4 +98,12 @@ def test_one_wrong_byte_is_refused_and_others_go_on(
             f"byte {at} of {path.name}"
         )
         path.write_bytes(content)
-    assert len(driven.answers(driven.submit(PROMPT, adapter=digest))[0]) == 12
+    (whole,) = driven.answers(driven.submit(PROMPT, adapter=digest))
+    assert len(whole) == 12
+    # Now it is packed; that is made again where it was changed.
+    (packed,) = files[0].parent.glob("prepared/*.packed")
+    content = packed.read_bytes()
+    packed.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    again = drive(base, root)
+    assert again.answers(again.submit(PROMPT, adapter=digest)) == [whole]
+    assert packed.read_bytes() == content

@@ -196,19 +196,20 @@ def test_a_request_that_kills_every_engine_fails_alone(zoo: Any) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("num_poisons", [2, *(pytest.param(each, marks=pytest.mark.long) for each in (1, 3))])
 def test_poisons_are_found_among_others_and_they_are_answered(
-    zoo: Any, monkeypatch: pytest.MonkeyPatch
+    zoo: Any, monkeypatch: pytest.MonkeyPatch, num_poisons: int
 ) -> None:
-    """The engine dies whenever it is given one of two requests, whoever else is there.
+    """The engine dies whenever it is given one of those requests, whoever else is there.
 
-    That is more often in a row than it would be started again if no culprit were found.
+    With two that is more often in a row than it would be started again if no culprit were found.
     """
     driven = drive(zoo.base, zoo.store)
     (expected,) = driven.answers(driven.submit(PROMPT, max_new_tokens=8))
 
     async def scenario() -> None:
         async with running(zoo) as link:
-            poisons = [request(link, "", max_new_tokens=8) for _ in range(2)]
+            poisons = [request(link, "", max_new_tokens=8) for _ in range(num_poisons)]
             deadly = {poison.id for poison in poisons}
             send = link._send
 
