@@ -8,6 +8,7 @@ import torch
 
 from server.engine.bell import Bell
 from server.engine.config import EngineConfig
+from server.engine.laps import Laps
 from server.engine.messages import (
     Abort,
     Command,
@@ -56,6 +57,7 @@ class Engine:
         self._inbox: deque[Command] = deque()
         self._overlap = overlap
         self._under_way: Launched | None = None
+        self._laps = Laps()
         # For the next report.
         self._tokens: list[Token] = []
         self._debug_checks = config.debug_checks
@@ -72,19 +74,25 @@ class Engine:
 
     def step(self) -> StepReport:
         """One turn of the loop; an empty report where nothing could run."""
+        self._laps.start()
         self._take_in()
         self._scheduler.slots.poll()
         self._pins.advance()
         chosen = self._scheduler.schedule()
+        self._laps.lap("scheduled")
         launched = self._launch(chosen) if chosen else None
+        self._laps.lap("launched")
         self._commit()
         self._under_way = launched
         if not self._overlap:
             self._commit()
+        self._laps.lap("committed")
         if self._debug_checks or (not chosen and self._scheduler.is_idle()):
             self._scheduler.check()
         if self.is_idle:
             self._runner.rest()
+        self._laps.lap("rested")
+        self._laps.end(len(chosen), sum(choice.num_tokens for choice in chosen))
         tokens, self._tokens = self._tokens, []
         return StepReport(
             tokens,
