@@ -5,14 +5,18 @@ import time
 
 log = logging.getLogger(__name__)
 
-# Readers of streams notice a gap of this length.
+# Readers of streams notice a gap of this length, where steps take some ms.
 SLOW_SECONDS = 0.25
 
 
 class Laps:
-    """`start`, then `lap` after each part of the turn, then `end`."""
+    """`start`, then `lap` after each part of the turn, then `end`.
 
-    def __init__(self) -> None:
+    limit: seconds from which on a turn is slow.
+    """
+
+    def __init__(self, limit: float = SLOW_SECONDS) -> None:
+        self._limit = limit
         self._laps: list[tuple[str, float]] = []
         self._begun = self._last = time.monotonic()
         self._cpu = time.thread_time()
@@ -31,7 +35,7 @@ class Laps:
     def end(self, num_sequences: int, num_tokens: int) -> None:
         """One line where the turn was slow; off its core a thread waits for other threads or the device."""
         seconds = time.monotonic() - self._begun
-        if seconds < SLOW_SECONDS:
+        if seconds < self._limit:
             return
         parts = ", ".join(f"{part} {1000 * lap:.0f}" for part, lap in self._laps)
         cpu = time.thread_time() - self._cpu

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from loadtests.agreement import MARGIN, NOTHING, Agreement, compare
+from loadtests.agreement import MARGIN, NONE, NOTHING, Agreement, compare
 from server.engine.messages import Logprobs, Token
 
 NAN = math.nan
@@ -17,7 +17,7 @@ def said(token: int, top: dict[int, float], chosen: float | None = None) -> Toke
 def test_equal_answers_agree() -> None:
     answers = [[said(5, {5: -0.1, 7: -3.0})], [said(7, {7: -0.2, 5: -2.0})]]
     agreement = compare(answers, answers, answers)
-    assert agreement == Agreement(2, 2, 0.0, 0.0, 0.0, 0.0)
+    assert agreement == Agreement(2, 2, 0.0, pytest.approx(NONE), pytest.approx(NONE), 0.0)  # type: ignore[arg-type]
     assert agreement.row() == ("2", "2", "0.0000", "0.0000", "0.0000", "0.0000", "agree")
 
 
@@ -27,7 +27,8 @@ def test_a_first_difference_is_explained_only_inside_a_tie(gap: float, is_tie: b
     agreement = compare([[said(7, top)]] * 2, [[said(5, slow)], [said(7, slow)]], [[said(5, top)]] * 2)
     assert agreement.widest_gap == pytest.approx(gap)
     assert agreement.largest_slow_error == pytest.approx(0.01)
-    assert (agreement.answers, agreement.equal, agreement.fast_error) == (2, 1, 0.0)
+    assert (agreement.answers, agreement.equal) == (2, 1)
+    assert agreement.fast_error == pytest.approx(NONE)
     assert agreement.is_explained is is_tie
     assert agreement.row()[-1] == ("agree" if is_tie else "DIFFER")
 
@@ -59,6 +60,16 @@ def test_equal_tokens_do_not_excuse_being_further_from_float32(slow_error: float
     assert near.equal == far.equal == 1
     assert far.fast_error == pytest.approx(1.01 * limit)
     assert near.is_explained and not far.is_explained
+
+
+@pytest.mark.parametrize(("num_wrong", "is_explained"), [(1, True), (13, False)])
+def test_one_answer_that_tipped_over_is_not_what_an_adapter_s_every_answer_is(
+    num_wrong: int, is_explained: bool
+) -> None:
+    """Of 92 answers over seven adapters."""
+    exact, slow = [[said(5, {5: -1.0})]] * 92, [[said(5, {5: -1.05})]] * 91 + [[said(5, {5: -2.0})]]
+    fast = [[said(5, {5: -2.0 if number < num_wrong else -1.05})] for number in range(92)]
+    assert compare(fast, slow, exact).is_explained is is_explained
 
 
 BEST, TIE = {5: -1.0, 7: -1.001}, {7: -1.001, 5: -1.0}

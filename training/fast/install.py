@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -33,26 +37,39 @@ def make_fast(model: PeftModel, world: World) -> None:
     """Puts a LoRA model on the fast way; what does not fit stays on PEFT's and transformers' own."""
     causal = model.get_base_model()
     make_linears_fast(model)
+    num_fast = 0
     if world.sharding == NONE:
-        make_layers_fast(causal)
+        num_fast = make_layers_fast(causal)
         make_loss_fast(causal)
-    if torch.cuda.is_available() and find_spec("liger_kernel"):
+    if not num_fast and torch.cuda.is_available() and find_spec("liger_kernel"):
         _use_liger(causal)
 
 
 def _use_liger(causal: Any) -> None:
-    """Norms, rotary embedding and SwiGLU in one kernel each, for a family that Liger knows."""
+    """Norms and SwiGLU of this model in one kernel each, for a family that Liger knows."""
     from liger_kernel.transformers.monkey_patch import (
         MODEL_TYPE_TO_APPLY_LIGER_FN,
         _apply_liger_kernel_to_instance,
     )
 
-    if causal.config.model_type in MODEL_TYPE_TO_APPLY_LIGER_FN:
+    if causal.config.model_type not in MODEL_TYPE_TO_APPLY_LIGER_FN:
+        return
+    with _kept(sys.modules[type(causal).__module__]):
         _apply_liger_kernel_to_instance(
             model=causal,
-            rope=True,
+            rope=False,
             rms_norm=True,
             swiglu=True,
             cross_entropy=False,
             fused_linear_cross_entropy=False,
         )
+
+
+@contextmanager
+def _kept(module: ModuleType) -> Iterator[None]:
+    """What is put into `module` meanwhile is taken out again: models made later have their own classes."""
+    before = dict(vars(module))
+    try:
+        yield
+    finally:
+        vars(module).update(before)
