@@ -17,7 +17,7 @@ from adapters.errors import (
     UploadTaken,
 )
 from adapters.manifest import BaseShapes, FileSpec, Manifest
-from adapters.sandbox import inspect_in_sandbox
+from adapters.sandbox import Sandbox
 from adapters.staging import Staging
 from adapters.store import AdapterVersion
 from server.directory import Directory
@@ -62,6 +62,7 @@ class Uploading:
         self._pool = ThreadPoolExecutor(4, "upload")
         # Apart, because a check takes as long as hundreds of writes.
         self._checks = ThreadPoolExecutor(2, "check")
+        self._sandbox = Sandbox()
         # (tenant, upload id) -> what became of it, the newest ones.
         self._outcomes: OrderedDict[tuple[str, str], Outcome] = OrderedDict()
 
@@ -107,6 +108,7 @@ class Uploading:
     def close(self) -> None:
         for pool in (self._pool, self._checks):
             pool.shutdown()
+        self._sandbox.close()
 
     async def _write(self, staging: Staging, writer: int, chunk: Chunk) -> None:
         await run(self._pool, lambda: staging.write(chunk.file, chunk.offset, chunk.data, writer))
@@ -132,7 +134,7 @@ class Uploading:
     def _check(self, staging: Staging, shapes: BaseShapes) -> Manifest:
         """Of what was sealed, whose hashes are known."""
         allows = staging.declaration.allow_base_mismatch
-        return inspect_in_sandbox(staging.folder, shapes, self._max_rank, allows, staging.files)
+        return self._sandbox.inspect(staging.folder, shapes, self._max_rank, allows, staging.files)
 
     async def _give_up(self, staging: Staging, error: Exception) -> None:
         """What was refused is gone; where the storage failed, a blob may wait to be collected."""
