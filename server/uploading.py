@@ -24,7 +24,7 @@ from server.directory import Directory
 from server.errors import InvalidRequest
 from server.link import EngineLink, require_ready
 from server.texts import Texts
-from server.workers import run
+from server.workers import run, together
 
 MAX_OUTCOMES = 1000
 T = TypeVar("T")
@@ -115,14 +115,14 @@ class Uploading:
         self._directory.news.tell(_key(staging.declaration))
 
     async def _store(self, staging: Staging, writer: int) -> AdapterVersion:
-        """Seals, checks, prepares and commits. Raises NotReady while there is no engine."""
+        """Verifies, makes ready and commits. Raises NotReady while there is no engine."""
         shapes = require_ready(self._link).shapes
         declaration = staging.declaration
-        await run(self._pool, lambda: staging.seal(writer))
+        await run(self._pool, lambda: staging.verify(writer))
         self._note(declaration, Outcome())
-        checked = await run(self._checks, lambda: self._check(staging, shapes))
-        await self._texts.check(staging.folder, checked)
-        manifest = await self._link.prepare(staging.folder, checked)
+        # Nothing is visible before both are done, and neither needs the other.
+        synced = run(self._pool, staging.sync)
+        manifest = await together(self._make_ready(staging, shapes), synced)
         store = self._directory.store
         version = await run(
             self._pool, lambda: store.commit(staging, declaration.tenant, declaration.name, manifest)
@@ -131,8 +131,14 @@ class Uploading:
         self._note(declaration, Outcome(version=version))
         return version
 
+    async def _make_ready(self, staging: Staging, shapes: BaseShapes) -> Manifest:
+        """Checked first, so that nothing else opens what no server should."""
+        checked = await run(self._checks, lambda: self._check(staging, shapes))
+        await self._texts.check(staging.folder, checked)
+        return await self._link.prepare(staging.folder, checked)
+
     def _check(self, staging: Staging, shapes: BaseShapes) -> Manifest:
-        """Of what was sealed, whose hashes are known."""
+        """Of what was verified, whose hashes are known."""
         allows = staging.declaration.allow_base_mismatch
         return self._sandbox.inspect(staging.folder, shapes, self._max_rank, allows, staging.files)
 
