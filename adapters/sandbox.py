@@ -1,34 +1,149 @@
-"""The same check in a process of its own: a crash, a memory bomb or an endless loop costs that process only.
+"""The check in processes of their own: a crash, a memory bomb or an endless loop costs that check only.
 
-The child gets the folder, the base's shapes and its limits on stdin, and answers one JSON object on stdout.
-It inherits no environment, so no secrets.
+They get the folder, the base's shapes and their limits, and no environment, so no secrets. What runs in them
+is `sandbox_process`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import resource
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, Self
 
 from adapters.errors import InvalidAdapter, StoreUnavailable
 from adapters.files import OPTIONAL_FILES, WEIGHTS_NAME
-from adapters.format import inspect
+from adapters.line_child import ChildGarbled, ChildLost, ChildSlow, LineChild
 from adapters.manifest import BaseShapes, FileSpec, Manifest
 
-MAX_ADDRESS_BYTES = 2 * 1024**3
 CPU_SECONDS = 5
 CPU_SECONDS_PER_GIB = 20
 CPU_SECONDS_PER_GIB_OF_TEXT = 256
-# Wall time is only a backstop for a child that waits instead of working; a busy machine must not hit it.
+# Wall time is only a backstop for a check that waits instead of working; a busy machine must not hit it.
 WALL_FACTOR = 12
+# More than the manifest of the most tensors that are taken.
+MAX_ANSWER_CHARS = 64 * 1024**2
+COMMAND = (sys.executable, "-s", "-m", "adapters.sandbox_process")
 _log = logging.getLogger(__name__)
-_COMMAND = "import sys; from adapters.sandbox import main; sys.exit(main())"
+
+
+class Sandbox:
+    """Thread-safe; to be closed. One process is begun at once, so that no upload waits for its start, and
+    more where checks are made side by side."""
+
+    def __init__(self, command: Sequence[str] = COMMAND, wall_factor: float = WALL_FACTOR) -> None:
+        self._command = command
+        self._wall_factor = wall_factor
+        self._lock = Lock()
+        self._idle: list[_Checker] = []
+        # Where none can be begun, the first check says so.
+        with suppress(ChildLost):
+            self._idle.append(_Checker(command))
+
+    def inspect(
+        self,
+        folder: Path,
+        base: BaseShapes,
+        max_rank: int,
+        allow_base_mismatch: bool = False,
+        files: Sequence[FileSpec] = (),
+    ) -> Manifest:
+        """`adapters.inspect` within limits; blocks, so call it off the event loop.
+
+        files: those of the folder whose hashes are known.
+
+        Raises InvalidAdapter for every problem, and also when the check crashes or exceeds its limits. Raises
+        StoreUnavailable when the folder cannot be read or no process can be had.
+        """
+        task = {
+            "folder": str(folder),
+            "base": base.to_json(),
+            "max_rank": max_rank,
+            "allow_base_mismatch": allow_base_mismatch,
+            "files": [asdict(file) for file in files],
+            "cpu_seconds": _cpu_seconds(folder),
+        }
+        return _manifest(self._ask_twice(task))
+
+    def close(self) -> None:
+        with self._lock:
+            while self._idle:
+                self._idle.pop().end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask_twice(self, task: dict[str, Any]) -> dict[str, Any]:
+        """A process that is lost says nothing of what it checked, which is tried in another one."""
+        try:
+            return self._ask(task)
+        except ChildLost as error:
+            _log.warning("a process for checks was lost, another one is begun: %s", error)
+        try:
+            return self._ask(task)
+        except ChildLost as error:
+            raise StoreUnavailable(f"The check could not be made ({error}); try again later.") from error
+
+    def _ask(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Raises InvalidAdapter where the adapter is to blame, ChildLost where it is not."""
+        try:
+            with self._checker() as checker:
+                answer, end = checker.check(task, task["cpu_seconds"] * self._wall_factor)
+        except ChildSlow as error:
+            raise InvalidAdapter(["checking its files took too long"]) from error
+        except ChildGarbled as error:
+            raise _unreadable() from error
+        if end["ended"]:
+            raise _ended(end["ended"], end["said"])
+        return answer
+
+    @contextmanager
+    def _checker(self) -> Iterator[_Checker]:
+        """One that nobody else uses, kept for the next check unless this one loses it."""
+        checker = self._take()
+        try:
+            yield checker
+        except BaseException:
+            checker.end()
+            raise
+        with self._lock:
+            self._idle.append(checker)
+
+    def _take(self) -> _Checker:
+        with self._lock:
+            while self._idle:
+                checker = self._idle.pop()
+                if checker.is_usable:
+                    return checker
+                checker.end()
+        return _Checker(self._command)
+
+
+class _Checker(LineChild):
+    """One process, which makes one check at a time."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        super().__init__(command, MAX_ANSWER_CHARS)
+
+    def check(self, task: dict[str, Any], patience: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the check found, if anything, and how it ended. Raises ChildLost."""
+        with self._killed_after(patience):
+            self._write(task)
+            first = self._read()
+            end = first if "ended" in first else self._read()
+        if "ended" not in end:
+            raise ChildGarbled("it answers twice")
+        return first, end
 
 
 def inspect_in_sandbox(
@@ -38,59 +153,9 @@ def inspect_in_sandbox(
     allow_base_mismatch: bool = False,
     files: Sequence[FileSpec] = (),
 ) -> Manifest:
-    """`inspect` in a limited subprocess; blocks, so call it off the event loop.
-
-    files: those of the folder whose hashes are known.
-
-    Raises InvalidAdapter for every problem, and also when the child crashes or exceeds its limits. Raises
-    StoreUnavailable when the folder cannot be read or no process can be started.
-    """
-    cpu_seconds = _cpu_seconds(folder)
-    task = {
-        "folder": str(folder),
-        "base": base.to_json(),
-        "max_rank": max_rank,
-        "allow_base_mismatch": allow_base_mismatch,
-        "files": [asdict(file) for file in files],
-        "cpu_seconds": cpu_seconds,
-    }
-    try:
-        child = subprocess.run(
-            [sys.executable, "-s", "-c", _COMMAND],
-            input=json.dumps(task).encode(),
-            capture_output=True,
-            env=environment(),
-            timeout=cpu_seconds * WALL_FACTOR,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InvalidAdapter(["checking its files took too long"]) from error
-    except OSError as error:
-        raise StoreUnavailable(
-            f"The check could not be started ({error.strerror}); try again later."
-        ) from error
-    return _read_answer(child)
-
-
-def main() -> int:
-    """The child: limits first, then the files."""
-    task = json.load(sys.stdin)
-    _limit(int(task["cpu_seconds"]))
-    try:
-        manifest = inspect(
-            Path(task["folder"]),
-            BaseShapes.from_json(task["base"]),
-            task["max_rank"],
-            allow_base_mismatch=task["allow_base_mismatch"],
-            known=[FileSpec(**file) for file in task["files"]],
-        )
-        answer: dict[str, object] = {"manifest": manifest.to_json()}
-    except InvalidAdapter as error:
-        answer = {"problems": list(error.problems)}
-    except OSError as error:
-        answer = {"unavailable": str(error.strerror)}
-    json.dump(answer, sys.stdout)
-    return 0
+    """One check in a process that is begun for it; see `Sandbox.inspect`."""
+    with Sandbox() as sandbox:
+        return sandbox.inspect(folder, base, max_rank, allow_base_mismatch, files)
 
 
 def _cpu_seconds(folder: Path) -> int:
@@ -108,35 +173,24 @@ def _size(path: Path) -> int:
         return 0
 
 
-def environment() -> dict[str, str]:
-    """Of a child that should find this process's packages, and none of its secrets."""
-    path = os.pathsep.join([str(Path(__file__).resolve().parent.parent), *filter(None, sys.path)])
-    # One BLAS thread: dozens would reserve more address space than the limit allows.
-    return {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PATH": os.defpath}
-
-
-def _limit(cpu_seconds: int) -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_BYTES, MAX_ADDRESS_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-
-
-def _read_answer(child: subprocess.CompletedProcess[bytes]) -> Manifest:
-    if child.returncode != 0:
-        how = f"signal {-child.returncode}" if child.returncode < 0 else f"status {child.returncode}"
-        _log.error(
-            "the check of an upload ended with %s: %s", how, child.stderr[-2000:].decode(errors="replace")
+def _manifest(answer: dict[str, Any]) -> Manifest:
+    if "unavailable" in answer:
+        raise StoreUnavailable(
+            f"The adapter's files could not be read ({answer['unavailable']}); try again later."
         )
-        raise InvalidAdapter([f"checking its files failed or went over its limits ({how})"])
+    if "problems" in answer:
+        raise InvalidAdapter(answer["problems"])
     try:
-        answer = json.loads(child.stdout)
-        if "unavailable" in answer:
-            raise StoreUnavailable(
-                f"The adapter's files could not be read ({answer['unavailable']}); try again later."
-            )
-        if "problems" in answer:
-            raise InvalidAdapter(answer["problems"])
         return Manifest.from_json(answer["manifest"])
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidAdapter(["checking its files gave no readable answer"]) from error
+        raise _unreadable() from error
+
+
+def _ended(code: int, said: str) -> InvalidAdapter:
+    how = f"signal {-code}" if code < 0 else f"status {code}"
+    _log.error("the check of an upload ended with %s: %s", how, said)
+    return InvalidAdapter([f"checking its files failed or went over its limits ({how})"])
+
+
+def _unreadable() -> InvalidAdapter:
+    return InvalidAdapter(["checking its files gave no readable answer"])

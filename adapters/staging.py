@@ -3,7 +3,7 @@
 <folder>/upload.json   the declaration, so that a server that was restarted can go on
 <folder>/files/        the adapter's files as far as they have come
 
-open --write*--> full --seal--> sealed --(store.commit)--> gone
+open --write*--> full --verify--> verified --sync--> sealed --(store.commit)--> gone
    an error of the sender, or discard --> gone, bytes removed
    the stream breaks --> suspended --(the next stream)--> open
 """
@@ -43,7 +43,7 @@ class Staging:
         self._root = root
         self._lock = RLock()
         self._writer = 0
-        self._gone = False
+        self._gone = self._verified = False
         self._files = {spec.name: IncomingFile(self.folder / spec.name, spec) for spec in declaration.files}
 
     @classmethod
@@ -103,8 +103,8 @@ class Staging:
             with self._step("writing an upload"):
                 self._write(name, data)
 
-    def seal(self, writer: int = 0) -> None:
-        """Checks sizes and hashes, makes the files durable and alone in their folder; no more writes.
+    def verify(self, writer: int = 0) -> None:
+        """Checks sizes and hashes, and leaves the files alone in their folder; no more writes.
 
         Raises UploadIncomplete, which changes nothing; ChecksumMismatch, UploadTaken or StoreUnavailable.
         """
@@ -112,14 +112,32 @@ class Staging:
             self._check_writer(writer)
             for file in self._files.values():
                 file.check_size()
-            with self._step("syncing an upload"):
+            with self._step("reading an upload"):
                 for file in self._files.values():
                     file.check_content()
-                for file in self._files.values():
-                    file.sync()
                 self._remove_leavings()
-                self._close()
-                self.sealed = True
+                self._verified = True
+
+    def sync(self) -> None:
+        """Makes the verified files durable, while others may read them and write beside them.
+
+        Raises UploadRejected where they are gone, or StoreUnavailable; then it is for the caller to discard
+        them, once nobody else is at work on them.
+        """
+        with self._lock, storage_errors("syncing an upload"):
+            if self._gone or not self._verified:
+                raise UploadRejected("The upload is not here whole; upload the adapter again.")
+            for file in self._files.values():
+                file.sync()
+            self._close()
+            self.sealed = True
+
+    def seal(self, writer: int = 0) -> None:
+        """Verifies and syncs. Raises what `verify` raises."""
+        with self._lock:
+            self.verify(writer)
+            with self._step("syncing an upload"):
+                self.sync()
 
     def suspend(self, writer: int) -> None:
         """The stream ended early: the files are closed and wait for another."""
@@ -145,7 +163,7 @@ class Staging:
 
     def _write(self, name: str, data: bytes | memoryview) -> None:
         file = self._files.get(name)
-        if file is None or self._gone or self.sealed:
+        if file is None or self._gone or self._verified:
             raise UploadRejected(
                 f"{show(name)} is no open file of this upload; it was not declared or is sealed."
             )

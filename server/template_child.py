@@ -1,18 +1,13 @@
 """The front's hold on the process that renders chat templates, and what its death says of a template."""
 
-import json
-import os
-import select
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from itertools import count
-from threading import Timer
 from typing import Any
 
-from adapters.sandbox import environment
+from adapters.line_child import ChildLost as ChildLost
+from adapters.line_child import LineChild
 from server.template_process import MAX_ADDRESS_BYTES
 
 # Of processor time; a template of a real model takes a few milliseconds.
@@ -29,50 +24,20 @@ class OverLimit(Exception):
     """What was rendered took too much; the text says how much."""
 
 
-class ChildLost(Exception):
-    """The process could not be started, was killed from outside, or hung: no template's fault."""
-
-
-class Child:
-    """One process, to be ended by `end`. After ChildLost it is of no use."""
+class Child(LineChild):
+    """One process. ChildLost is no template's fault: it was killed from outside, hung or never began."""
 
     def __init__(self, command: Sequence[str] = COMMAND, patience: float = ANSWER_SECONDS) -> None:
         """Returns once it is ready to render. Raises ChildLost."""
+        super().__init__(command)
         self._patience = patience
         self._numbers = count()
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment(),
-                encoding="utf-8",
-                # To be killed together; and apart from the terminal's group, whose Ctrl-C is for the front.
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ChildLost(f"it cannot be started: {error.strerror}") from error
-        assert self._process.stdin is not None and self._process.stdout is not None, "both are pipes"
-        self._tasks, self._answers = self._process.stdin, self._process.stdout
         try:
             with self._killed_after(START_SECONDS):
                 self._read()
         except ChildLost:
             self.end()
             raise
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def is_usable(self) -> bool:
-        """Not if it is gone, or says what nobody asked for: that who rendered was killed in the meantime."""
-        # Not select(), which takes no files beyond the first 1,024: a server's clients have those.
-        answers = select.poll()
-        answers.register(self._answers, select.POLLIN)
-        return self._is_there and not answers.poll(0)
 
     def ask(self, task: dict[str, Any]) -> dict[str, str]:
         """What `template_process` answers to a task's template, tokens and messages.
@@ -88,43 +53,6 @@ class Child:
         if answer.pop("number") != number:
             raise ChildLost("it answers what was asked before")
         return answer
-
-    def end(self) -> None:
-        self._kill()
-        # What could not be written is written once more as the pipe closes.
-        with suppress(BrokenPipeError), self._process:
-            pass
-
-    @property
-    def _is_there(self) -> bool:
-        return self._process.poll() is None
-
-    def _write(self, task: dict[str, Any]) -> None:
-        # That it is gone shows when it is read.
-        with suppress(BrokenPipeError):
-            self._tasks.write(json.dumps(task) + "\n")
-            self._tasks.flush()
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            answer: dict[str, Any] = json.loads(self._answers.readline())
-        except ValueError as error:
-            raise ChildLost("it ended in the middle of a line") from error
-        return answer
-
-    @contextmanager
-    def _killed_after(self, seconds: float) -> Iterator[None]:
-        timer = Timer(seconds, self._kill)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _kill(self) -> None:
-        # One that is gone has left its number to others.
-        if self._is_there:
-            os.killpg(self.pid, signal.SIGKILL)
 
 
 def _verdict(code: int) -> OverLimit | ChildLost:

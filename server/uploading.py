@@ -17,14 +17,14 @@ from adapters.errors import (
     UploadTaken,
 )
 from adapters.manifest import BaseShapes, FileSpec, Manifest
-from adapters.sandbox import inspect_in_sandbox
+from adapters.sandbox import Sandbox
 from adapters.staging import Staging
 from adapters.store import AdapterVersion
 from server.directory import Directory
 from server.errors import InvalidRequest
 from server.link import EngineLink, require_ready
 from server.texts import Texts
-from server.workers import run
+from server.workers import run, together
 
 MAX_OUTCOMES = 1000
 T = TypeVar("T")
@@ -62,6 +62,7 @@ class Uploading:
         self._pool = ThreadPoolExecutor(4, "upload")
         # Apart, because a check takes as long as hundreds of writes.
         self._checks = ThreadPoolExecutor(2, "check")
+        self._sandbox = Sandbox()
         # (tenant, upload id) -> what became of it, the newest ones.
         self._outcomes: OrderedDict[tuple[str, str], Outcome] = OrderedDict()
 
@@ -107,20 +108,21 @@ class Uploading:
     def close(self) -> None:
         for pool in (self._pool, self._checks):
             pool.shutdown()
+        self._sandbox.close()
 
     async def _write(self, staging: Staging, writer: int, chunk: Chunk) -> None:
         await run(self._pool, lambda: staging.write(chunk.file, chunk.offset, chunk.data, writer))
         self._directory.news.tell(_key(staging.declaration))
 
     async def _store(self, staging: Staging, writer: int) -> AdapterVersion:
-        """Seals, checks, prepares and commits. Raises NotReady while there is no engine."""
+        """Verifies, makes ready and commits. Raises NotReady while there is no engine."""
         shapes = require_ready(self._link).shapes
         declaration = staging.declaration
-        await run(self._pool, lambda: staging.seal(writer))
+        await run(self._pool, lambda: staging.verify(writer))
         self._note(declaration, Outcome())
-        checked = await run(self._checks, lambda: self._check(staging, shapes))
-        await self._texts.check(staging.folder, checked)
-        manifest = await self._link.prepare(staging.folder, checked)
+        # Nothing is visible before both are done, and neither needs the other.
+        synced = run(self._pool, staging.sync)
+        manifest = await together(self._make_ready(staging, shapes), synced)
         store = self._directory.store
         version = await run(
             self._pool, lambda: store.commit(staging, declaration.tenant, declaration.name, manifest)
@@ -129,10 +131,16 @@ class Uploading:
         self._note(declaration, Outcome(version=version))
         return version
 
+    async def _make_ready(self, staging: Staging, shapes: BaseShapes) -> Manifest:
+        """Checked first, so that nothing else opens what no server should."""
+        checked = await run(self._checks, lambda: self._check(staging, shapes))
+        await self._texts.check(staging.folder, checked)
+        return await self._link.prepare(staging.folder, checked)
+
     def _check(self, staging: Staging, shapes: BaseShapes) -> Manifest:
-        """Of what was sealed, whose hashes are known."""
+        """Of what was verified, whose hashes are known."""
         allows = staging.declaration.allow_base_mismatch
-        return inspect_in_sandbox(staging.folder, shapes, self._max_rank, allows, staging.files)
+        return self._sandbox.inspect(staging.folder, shapes, self._max_rank, allows, staging.files)
 
     async def _give_up(self, staging: Staging, error: Exception) -> None:
         """What was refused is gone; where the storage failed, a blob may wait to be collected."""

@@ -127,7 +127,10 @@ class AdapterBlob:
             yield table.name, self.table(table)
 
     def overflows(self) -> str:
-        """What in it is no finite number; "" if all is. Not by `flat`, whose vectors are of another dtype."""
+        """What in it is no finite number; "" if all is."""
+        # Vectors and tables may be of another dtype than `flat`, and pairs lie crosswise in it.
+        if self.is_plain and is_finite(self.flat):
+            return ""
         return next((what for what, tensor in self.tensors() if not is_finite(tensor)), "")
 
     def layers(self) -> list[slice]:

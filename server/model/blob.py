@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,7 +107,8 @@ class _Plan:
 
 
 def _fresh(num_elements: int, dtype: torch.dtype) -> Tensor:
-    return torch.empty(num_elements, dtype=dtype)
+    # numpy asks for huge pages, where torch's memory costs a fault for every 4 kB.
+    return torch.from_numpy(np.empty(num_elements * dtype.itemsize, dtype=np.uint8)).view(dtype)
 
 
 def _places(config: ModelConfig) -> Iterator[tuple[int, str, int, str, int]]:

@@ -17,6 +17,7 @@ from tests.adapters.base import load
 # Point -> which call on which path, and whether the process dies before or behind it.
 POINTS = {
     "after_write": ("write", r"files/adapter_model", "behind"),
+    "before_seal": ("fsync", r"files/adapter_model", "before"),
     "before_fsync": ("fsync", r"files/manifest\.json$", "before"),
     "before_rename": ("rename", r"blobs/../", "before"),
     "after_rename": ("rename", r"blobs/../", "behind"),

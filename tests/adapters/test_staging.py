@@ -115,6 +115,56 @@ def test_seal_wants_every_byte_and_waits_for_it(store: LocalStore, builder: Any)
         assert staging.sealed
 
 
+def test_what_is_verified_is_durable_only_once_it_is_synced(store: LocalStore, builder: Any) -> None:
+    folder = builder.folder()
+    with store.stage(builder.specs(folder), LIMIT) as staging:
+        with pytest.raises(UploadRejected, match="not here whole"):
+            staging.sync()
+        for name in (CONFIG, WEIGHTS):
+            staging.write(name, 0, (folder / name).read_bytes())
+        staging.verify()
+        assert not staging.sealed
+        # What is made of them stands beside them meanwhile.
+        (staging.folder / "prepared").mkdir()
+        staging.sync()
+        assert staging.sealed and (staging.folder / "prepared").is_dir()
+    with pytest.raises(UploadRejected, match="not here whole"):
+        staging.sync()
+
+
+def test_what_is_verified_takes_no_more_and_cannot_be_committed(store: LocalStore, builder: Any) -> None:
+    folder = builder.folder()
+    with store.stage(builder.specs(folder), LIMIT) as staging:
+        for name in (CONFIG, WEIGHTS):
+            staging.write(name, 0, (folder / name).read_bytes())
+        staging.verify()
+        with pytest.raises(UploadRejected, match="not the uploaded ones"):
+            store.commit(staging, "acme", "a", builder.manifest(folder))
+        with pytest.raises(UploadRejected, match="is sealed"):
+            staging.write(CONFIG, staging.sizes[CONFIG], b"")
+    assert store.list("acme")[0] == []
+
+
+def test_a_sync_that_fails_leaves_the_files_to_who_is_at_work_on_them(
+    store: LocalStore, builder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = builder.folder()
+    staging = store.stage(builder.specs(folder), LIMIT)
+    for name in (CONFIG, WEIGHTS):
+        staging.write(name, 0, (folder / name).read_bytes())
+    staging.verify()
+
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreUnavailable, match="syncing an upload"):
+        staging.sync()
+    assert not staging.sealed and (staging.folder / WEIGHTS).is_file()
+    staging.discard()
+    assert staged(tmp_path) == []
+
+
 def test_what_a_broken_commit_left_beside_the_files_is_no_part_of_the_next(
     store: LocalStore, builder: Any
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from adapters import inspect
+from adapters import LocalStore, inspect
 from adapters.contents import Proofs
 from adapters.errors import InvalidAdapter
 from server.engine.maker import Maker
@@ -40,6 +40,25 @@ def test_a_process_packs_what_a_thread_makes_and_survives_its_loss(zoo: Any, tmp
     (folder / "adapter_model.safetensors").write_bytes(b"changed")
     with pytest.raises(InvalidAdapter, match="changed on disk"):
         packers.run(maker.pack, folder, manifest)
+
+
+def test_what_is_packed_of_staged_files_is_what_is_packed_of_stored_ones(zoo: Any, tmp_path: Path) -> None:
+    folder, maker = make_adapter(zoo.base, tmp_path / "adapter", seed=63, r=4), maker_of(zoo.base)
+    manifest = inspect(folder, maker.shapes, 256)
+    store = LocalStore(tmp_path / "store")
+    staging = store.stage(manifest.files, 1 << 30)
+    for file in manifest.files:
+        staging.write(file.name, 0, (folder / file.name).read_bytes())
+    staging.verify()
+    maker.pack(staging.folder, manifest)
+    staging.sync()
+    stored = store.folder(store.commit(staging, "acme", "a", manifest).digest)
+    (packed,) = (stored / "prepared").iterdir()
+    content = packed.read_bytes()
+    packed.unlink()
+    maker.pack(stored, manifest)
+    assert packed.read_bytes() == content
+    store.close()
 
 
 def test_of_another_base_dtype_or_rank_nothing_is_found(zoo: Any, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Uploads that are refused, and that nothing of them stays."""
 
 import queue
+import threading
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -9,6 +11,9 @@ import pytest
 from google.rpc import error_details_pb2 as details_pb
 from safetensors.numpy import save
 
+from adapters.errors import StoreUnavailable
+from adapters.manifest import Manifest
+from adapters.staging import Staging
 from lorikeet.v1 import adapters_pb2 as pb
 from server.app import MAX_UPLOADS
 from tests.server.front.house import PATIENCE, House, Open, refused
@@ -102,6 +107,60 @@ def test_adapters_that_the_base_cannot_serve(house: House, files: dict[str, byte
         violation.description for violation in refusal.detail(details_pb.BadRequest).field_violations
     )
     assert says in told
+    assert nothing_stored(house)
+
+
+class Held:
+    """Syncs of uploads, which wait until they are let go, and may then fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        sync = Staging.sync
+
+        def held(staging: Staging) -> None:
+            self.begun.set()
+            assert self.may_end.wait(PATIENCE)
+            if error is not None:
+                raise error
+            sync(staging)
+
+        monkeypatch.setattr(Staging, "sync", held)
+
+
+def test_it_is_checked_while_it_is_synced_and_visible_after_both(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs, prepared = Held(monkeypatch), threading.Event()
+    prepare = house.link.prepare
+
+    async def prepare_and_tell(folder: Path, manifest: Manifest) -> Manifest:
+        prepared.set()
+        return await prepare(folder, manifest)
+
+    monkeypatch.setattr(house.link, "prepare", prepare_and_tell)
+    call = house.adapters.Upload.future(iter(upload("synced")), timeout=PATIENCE)
+    assert prepared.wait(PATIENCE) and syncs.begun.is_set()
+    assert not house.adapters.List(pb.ListAdaptersRequest()).versions and not call.done()
+    syncs.may_end.set()
+    assert call.result().name == "synced"
+
+
+def test_a_sync_that_fails_stores_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    syncs = Held(monkeypatch, StoreUnavailable("The store failed while syncing an upload; retry."))
+    syncs.may_end.set()
+    refusal = refused(lambda: send(house, upload("unsynced")))
+    assert (refusal.code, refusal.reason) == (Code.UNAVAILABLE, "STORE_UNAVAILABLE")
+    assert nothing_stored(house)
+
+
+def test_what_is_refused_while_it_is_synced_is_gone_after_that(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs, files = Held(monkeypatch), {**GOOD, CONFIG_NAME: config(r=64)}
+    call = house.adapters.Upload.future(iter([header("a", files), *chunks(files)]), timeout=PATIENCE)
+    assert syncs.begun.wait(PATIENCE)
+    syncs.may_end.set()
+    assert refused(call.result).reason == "INVALID_ADAPTER"
     assert nothing_stored(house)
 
 
