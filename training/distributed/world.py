@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -61,9 +65,7 @@ ALONE = World()
 
 def join() -> World:
     """The world that the environment tells of; processes of one run meet here."""
-    if not torch.cuda.is_available():
-        # DeepSpeed, where it is installed, looks for a device and says on stdout that there is none.
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    _import_deepspeed()
     sharding = _sharding()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 and sharding == NONE:
         return ALONE
@@ -71,6 +73,16 @@ def join() -> World:
     if state.device.type == "cpu" and sharding != NONE:
         _shard_on_cpu(sharding)
     return World(state.process_index, state.num_processes, sharding)
+
+
+def _import_deepspeed() -> None:
+    """Accelerate does so in every run where it is installed; what it misses here is no output of ours."""
+    if find_spec("deepspeed") is None:
+        return
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    with redirect_stdout(sys.stderr):
+        import_module("deepspeed")
 
 
 def _backends(sharding: str) -> dict[str, str]:
