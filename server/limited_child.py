@@ -1,4 +1,4 @@
-"""The front's hold on the process that renders chat templates, and what its death says of a template."""
+"""The front's hold on a process that works within limits, and what its death says of what it worked on."""
 
 import json
 import os
@@ -13,36 +13,39 @@ from threading import Timer
 from typing import Any
 
 from adapters.sandbox import environment
-from server.template_process import MAX_ADDRESS_BYTES
+from server.limited_process import MAX_ADDRESS_BYTES
 
-# Of processor time; a template of a real model takes a few milliseconds.
-RENDER_SECONDS = 1.0
-COMMAND = (sys.executable, "-s", "-m", "server.template_process")
 # Wall time is only a backstop for a process that is stopped or gets no core; a busy machine must not hit it.
 START_SECONDS = 30.0
+# For each second of processor time.
 ANSWER_SECONDS = 20.0
 # How a process dies of what it does itself: of its limit, of a stack or an allocation that has no room.
 _OWN_SIGNALS = (signal.SIGXCPU, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
 
 
 class OverLimit(Exception):
-    """What was rendered took too much; the text says how much."""
+    """What was worked on took too much; the text says how much."""
 
 
 class ChildLost(Exception):
-    """The process could not be started, was killed from outside, or hung: no template's fault."""
+    """The process could not be started, was killed from outside, or hung: nobody's fault who asked."""
 
 
 class Child:
     """One process, to be ended by `end`. After ChildLost it is of no use."""
 
-    def __init__(self, command: Sequence[str] = COMMAND, patience: float = ANSWER_SECONDS) -> None:
-        """Returns once it is ready to render. Raises ChildLost."""
+    def __init__(
+        self, module: str, first: Any = None, command: Sequence[str] = (), patience: float = ANSWER_SECONDS
+    ) -> None:
+        """Returns once it is ready to work. Raises ChildLost.
+
+        module: what it runs. first: what it is told before that, if anything. command: instead of Python's.
+        """
         self._patience = patience
         self._numbers = count()
         try:
             self._process = subprocess.Popen(
-                command,
+                command or (sys.executable, "-s", "-m", module),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -57,6 +60,8 @@ class Child:
         self._tasks, self._answers = self._process.stdin, self._process.stdout
         try:
             with self._killed_after(START_SECONDS):
+                if first is not None:
+                    self._write(first)
                 self._read()
         except ChildLost:
             self.end()
@@ -68,23 +73,20 @@ class Child:
 
     @property
     def is_usable(self) -> bool:
-        """Not if it is gone, or says what nobody asked for: that who rendered was killed in the meantime."""
+        """Not if it is gone, or says what nobody asked for: that who worked was killed in the meantime."""
         # Not select(), which takes no files beyond the first 1,024: a server's clients have those.
         answers = select.poll()
         answers.register(self._answers, select.POLLIN)
         return self._is_there and not answers.poll(0)
 
-    def ask(self, task: dict[str, Any]) -> dict[str, str]:
-        """What `template_process` answers to a task's template, tokens and messages.
-
-        Raises OverLimit or ChildLost.
-        """
+    def ask(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """What the process answers. seconds: of its processor time. Raises OverLimit or ChildLost."""
         number = next(self._numbers)
-        with self._killed_after(self._patience):
-            self._write({**task, "number": number, "seconds": RENDER_SECONDS})
+        with self._killed_after(self._patience * seconds):
+            self._write({**task, "number": number, "seconds": seconds})
             answer = self._read()
         if "ended" in answer:
-            raise _verdict(answer["ended"])
+            raise _verdict(answer["ended"], seconds)
         if answer.pop("number") != number:
             raise ChildLost("it answers what was asked before")
         return answer
@@ -99,10 +101,10 @@ class Child:
     def _is_there(self) -> bool:
         return self._process.poll() is None
 
-    def _write(self, task: dict[str, Any]) -> None:
+    def _write(self, told: Any) -> None:
         # That it is gone shows when it is read.
         with suppress(BrokenPipeError):
-            self._tasks.write(json.dumps(task) + "\n")
+            self._tasks.write(json.dumps(told) + "\n")
             self._tasks.flush()
 
     def _read(self) -> dict[str, Any]:
@@ -127,9 +129,9 @@ class Child:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def _verdict(code: int) -> OverLimit | ChildLost:
+def _verdict(code: int, seconds: float) -> OverLimit | ChildLost:
     if code == -signal.SIGXCPU:
-        return OverLimit(f"more than {RENDER_SECONDS:g} s")
+        return OverLimit(f"more than {seconds:.3g} s")
     if code > 0 or -code in _OWN_SIGNALS:
         return OverLimit(f"more memory than {MAX_ADDRESS_BYTES // 1024**2} MB")
-    return ChildLost(f"who rendered ended with {code}, which nothing that is rendered brings about")
+    return ChildLost(f"who worked ended with {code}, which nothing that is worked on brings about")
