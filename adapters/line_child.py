@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Timer
@@ -88,10 +88,10 @@ class LineChild:
         finally:
             timer.cancel()
 
-    def _write(self, task: Mapping[str, Any]) -> None:
+    def _write(self, told: Any) -> None:
         # That it is gone shows when it is read.
         with suppress(BrokenPipeError):
-            self._tasks.write(json.dumps(task) + "\n")
+            self._tasks.write(json.dumps(told) + "\n")
             self._tasks.flush()
 
     def _read(self) -> dict[str, Any]:
