@@ -31,8 +31,9 @@ serve: install  ## Keep serving the demo base on :50051
 	$(BIN)/lorikeet demo --build-only
 	$(BIN)/lorikeet serve --base $(STORE)/demo/base --adapter-store $(STORE)/store --reflection
 
+# A file at a time: what its tests share is made once.
 test: install  ## Run all tests that need no GPU
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-long: install  ## Kill storms, soaks and long fuzzing
 	$(BIN)/python -m pytest -m long

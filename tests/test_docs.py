@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,8 +16,11 @@ from google.protobuf.descriptor_pool import Default
 
 from loadtests.scenario.spec import read_scenario
 from lorikeet import Client
+from lorikeet.cli.main import main
 from lorikeet.local import serving
 from lorikeet.v1 import adapters_pb2, inference_pb2
+from server.config import ServerConfig
+from tests.warm import Request, Starter
 from training.configfile import parse_config
 from training.demo.base import BaseRecipe
 from training.demo.build import build_demo
@@ -31,6 +35,8 @@ OTHERS = ["docs/internals.md", "docs/performance.md", "docs/reliability.md"]
 MICRO = BaseRecipe(
     num_documents=300, vocab_size=512, schedule=Schedule(num_steps=5, batch_size=4, row_length=64)
 )
+# What most commands import, most of their time.
+IMPORTS = ["lorikeet.cli.main", "lorikeet.client", "training.train", "loadtests.scenario.all"]
 SERVICES = (inference_pb2.DESCRIPTOR, adapters_pb2.DESCRIPTOR)
 
 
@@ -57,21 +63,31 @@ class Here:
 
     folder: Path
     target: str
+    starter: Starter
 
-    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": "/usr/bin:/bin", "LORIKEET_TARGET": self.target, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env={**environment, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=240,
+    @property
+    def environment(self) -> dict[str, str]:
+        fixed = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        return {**fixed, "LORIKEET_TARGET": self.target}
+
+    def check_lorikeet(self, line: str, arguments: list[str]) -> None:
+        """The command line succeeds, in a process of its own that starts warm."""
+        request = Request("lorikeet.cli", arguments, str(self.folder), self.environment, IMPORTS)
+        with tempfile.TemporaryFile("w+") as output:
+            code = self.starter.run(request, output)
+            output.seek(0)
+            assert code == 0, f"{line}\n{output.read()}"
+
+    def check_python(self, text: str) -> None:
+        command = [sys.executable, "-c", text]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240
         )
+        assert done.returncode == 0, f"{text}\n{done.stderr}"
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+def here(tmp_path_factory: pytest.TempPathFactory, starter: Starter) -> Iterator[Here]:
     folder = tmp_path_factory.mktemp("reader")
     legal = next(recipe for recipe in RECIPES if recipe.name == "legal")
     legal = replace(legal, num_train=64, num_heldout=16, epochs=1.0)
@@ -84,11 +100,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     with serving(demo.base, folder, ("--threads", "1")) as server:
         with Client(server.target) as client:
             server.wait_ready(client)
-        yield Here(folder, server.target)
+        yield Here(folder, server.target, starter)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_works(page: str, here: Here) -> None:
+def test_every_command_works(page: str, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here.folder)
     for line in commands(page):
         words = shlex.split(line.replace("localhost:50051", here.target))
         program, *arguments = words
@@ -97,16 +114,13 @@ def test_every_command_works(page: str, here: Here) -> None:
         elif program == "grpcurl":
             check_grpcurl(arguments)
         elif arguments[0] == "serve":
-            check_serve(arguments[1:], here.folder)
+            check_serve(arguments, monkeypatch)
         else:
             assert program == "lorikeet", line
-            done = here.run([sys.executable, "-m", "lorikeet.cli", *arguments])
-            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            here.check_lorikeet(line, arguments)
     for block in blocks(page):
         if block.language == "python":
-            text = block.text.replace("localhost:50051", here.target)
-            done = here.run([sys.executable, "-c", text])
-            assert done.returncode == 0, f"{block.text}\n{done.stderr}"
+            here.check_python(block.text.replace("localhost:50051", here.target))
 
 
 def check_grpcurl(arguments: list[str]) -> None:
@@ -118,17 +132,12 @@ def check_grpcurl(arguments: list[str]) -> None:
         json_format.Parse(arguments[arguments.index("-d") + 1], request)
 
 
-def check_serve(arguments: list[str], folder: Path) -> None:
+def check_serve(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The flags and the file make a configuration; a hub's model is not fetched here."""
-    code = (
-        "import argparse, sys; from lorikeet.cli import serve; import server.app;"
-        "server.app.run = lambda config: print(config.base);"
-        "parser = argparse.ArgumentParser(); serve.add_arguments(parser);"
-        "sys.exit(serve.run(parser.parse_args(sys.argv[1:])))"
-    )
-    done = Here(folder, "").run([sys.executable, "-c", code, *arguments])
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    served: list[ServerConfig] = []
+    monkeypatch.setattr("server.app.run", served.append)
+    assert main(arguments) == 0
+    assert [bool(config.base) for config in served] == [True]
 
 
 @pytest.mark.parametrize("page", OTHERS)

@@ -39,7 +39,7 @@ def read_page(text: str, at: float) -> MetricSample:
 
 
 class Scraper:
-    """`with Scraper(url, every) as scraper`: samples from the first look to the last."""
+    """`with Scraper(url, every) as scraper`: samples from the first look to one at the end."""
 
     def __init__(self, url: str, every: float = 0.5) -> None:
         self._url = url
@@ -61,6 +61,8 @@ class Scraper:
     def _run(self) -> None:
         while not self._stop.wait(self._every):
             self._look()
+        # A server that was too busy to be looked at now has time.
+        self._look()
 
     def _look(self) -> None:
         at = time.monotonic()

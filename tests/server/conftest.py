@@ -1,7 +1,10 @@
 """Tiny bases of every family, and adapters of every kind in a store."""
 
+import asyncio
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +15,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from tests.toys import FAMILIES, make_adapter, make_base, store_adapter
+from tests.warm import Process, Request, Starter
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "rank4": {"r": 4},
@@ -55,6 +59,23 @@ def zoo(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Zoo
     }
     digests = {name: store_adapter(root / "store", base, folder, name) for name, folder in folders.items()}
     return Zoo(base, root / "store", folders, {"": "", **digests})
+
+
+@pytest.fixture
+def warm_engines(starter: Starter, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Engines of this process start without importing torch anew, and end with the test at the latest."""
+    with ExitStack() as pipes:
+
+        async def spawn(module: str, folder: Path, stdin: int) -> Process:
+            request = Request(module, [str(folder)], os.getcwd(), dict(os.environ), [module])
+            reader, writer = os.pipe()
+            with open(reader, "rb") as input:
+                process = await asyncio.to_thread(starter.start, request, (input.fileno(), 1, 2))
+            process.stdin = pipes.enter_context(open(writer, "wb", buffering=0))
+            return process
+
+        monkeypatch.setattr("server.spawn.spawn", spawn)
+        yield
 
 
 @pytest.fixture

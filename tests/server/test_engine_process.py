@@ -18,9 +18,11 @@ from server.engine.messages import Failure, Sampling, Submit
 from server.engine_process import EngineFailed, EngineProcess
 from server.health import Health
 from server.link import EngineLost
-from server.spawn import spawn_engine
+from server.spawn import spawn, spawn_engine
 from server.trials import MAX_LOSSES
 from tests.toys import drive
+
+pytestmark = pytest.mark.usefixtures("warm_engines")
 
 PROMPT = [5, 6, 7, 8, 9]
 
@@ -67,7 +69,11 @@ async def collect(
     return tokens
 
 
-def test_streams_are_those_of_an_engine_in_process_and_abort_frees_all(zoo: Any) -> None:
+def test_streams_are_those_of_an_engine_in_process_and_abort_frees_all(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that starts as servers start it."""
+    monkeypatch.setattr("server.spawn.spawn", spawn)
     driven = drive(zoo.base, zoo.store)
     expected = [driven.answers(driven.submit(PROMPT, d, max_new_tokens=10))[0] for d in zoo.digests.values()]
 
@@ -232,26 +238,31 @@ def test_poisons_are_found_among_others_and_they_are_answered(
     asyncio.run(scenario())
 
 
-def test_an_engine_that_dies_while_it_comes_back_is_started_once_more(zoo: Any) -> None:
+def test_an_engine_that_dies_while_it_comes_back_is_started_once_more(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     driven = drive(zoo.base, zoo.store)
     (expected,) = driven.answers(driven.submit(PROMPT, max_new_tokens=60))
+    spawned: list[int] = []
+
+    async def spawn(folder: Path, config: Any) -> asyncio.subprocess.Process:
+        process = await spawn_engine(folder, config)
+        spawned.append(process.pid)
+        if len(spawned) == 2:
+            process.kill()
+        return process
+
+    monkeypatch.setattr("server.engine_child.spawn_engine", spawn)
 
     async def scenario() -> None:
         async with running(zoo) as link:
-            first = link.pid
 
             async def kill_once(num_tokens: int) -> None:
-                if num_tokens > 5 and link.pid == first:
-                    os.kill(first, signal.SIGKILL)
+                if num_tokens > 5 and link.pid == spawned[0]:
+                    os.kill(link.pid, signal.SIGKILL)
 
-            answer = asyncio.create_task(collect(link, request(link, "", max_new_tokens=60), kill_once))
-            while link.pid == first:
-                await asyncio.sleep(0.01)
-            assert link.ready is None
-            second = link.pid
-            os.kill(second, signal.SIGKILL)
-            assert await answer == expected
-            assert link.pid not in (first, second)
+            assert await collect(link, request(link, "", max_new_tokens=60), kill_once) == expected
+            assert len(spawned) == 3 and link.pid == spawned[2]
 
     asyncio.run(scenario())
 

@@ -23,6 +23,8 @@ from server.model.shapes import base_shapes
 from tests.server.test_engine_process import collect, request, running
 from tests.toys import drive, make_adapter
 
+pytestmark = pytest.mark.usefixtures("warm_engines")
+
 
 def weights_of(folder: Path) -> Path:
     return folder / "adapter_model.safetensors"
