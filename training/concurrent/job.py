@@ -143,7 +143,7 @@ class Job:
         norm = float(torch.nn.utils.clip_grad_norm_([flat], clip))
         self._optimizer.step()
         self._schedule.step()
-        self._optimizer.zero_grad(set_to_none=False)
+        flat.grad.zero_()
         course.step += 1
         self._losses.append(self._step_loss)
         self._step_loss = 0.0
@@ -157,7 +157,7 @@ class Job:
         optim, flat = self.config.optim, self.weights.flat
         assert optim.learning_rate is not None, "a config without a rate gets the formula's before it joins"
         optimizer = torch.optim.AdamW(
-            [flat], lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=flat.is_cuda
+            [flat], lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True
         )
         kind = "constant_with_warmup" if optim.schedule == "constant" else optim.schedule
         return optimizer, get_scheduler(kind, optimizer, optim.warmup_steps, self.course.num_steps)

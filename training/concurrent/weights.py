@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -59,6 +60,7 @@ class AdapterWeights:
             name: Pair(*_views(self._used, place), place.scale, *_views(self.flat.grad, place))
             for name, place in self._places.items()
         }
+        self._scaled = list(_scaled(self._used, self._places.values()))
 
     @property
     def num_parameters(self) -> int:
@@ -69,8 +71,8 @@ class AdapterWeights:
     def pairs(self) -> dict[str, Pair]:
         """By linear, as they are now; gradients gather in `flat.grad`."""
         self._used.copy_(self.flat)
-        pairs = list(self._pairs.values())
-        torch._foreach_mul_([pair.b for pair in pairs], [pair.scale for pair in pairs])
+        for part, scale in self._scaled:
+            part.mul_(scale)
         return self._pairs
 
     @torch.no_grad()
@@ -84,14 +86,23 @@ class AdapterWeights:
 
 
 def _places(model: PeftModel) -> Iterator[tuple[str, _Place]]:
-    at = 0
-    for name, layer in model.named_modules():
-        if isinstance(layer, LoraLayer):
-            (rank, width), rows = layer.lora_A[ADAPTER].weight.shape, layer.lora_B[ADAPTER].weight.shape[0]
-            b = at + _aligned(rank * width)
-            place = _Place(layer, rank, width, rows, float(layer.scaling[ADAPTER]), at, b)
-            yield name.removeprefix(PREFIX), place
-            at = b + _aligned(rank * rows)
+    """Every A, then every B, so that neighbours are scaled in one call."""
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]
+    shapes = [
+        (*layer.lora_A[ADAPTER].weight.shape, layer.lora_B[ADAPTER].weight.shape[0]) for _, layer in layers
+    ]
+    sizes = [rank * width for rank, width, _ in shapes] + [rank * rows for rank, _, rows in shapes]
+    starts = list(accumulate(map(_aligned, sizes), initial=0))
+    for (name, layer), shape, a, b in zip(layers, shapes, starts, starts[len(layers) : -1], strict=False):
+        yield name.removeprefix(PREFIX), _Place(layer, *shape, float(layer.scaling[ADAPTER]), a, b)
+
+
+def _scaled(flat: Tensor, places: Iterable[_Place]) -> Iterator[tuple[Tensor, float]]:
+    """What stands in `flat` of neighbouring B that have one scale, and the scale."""
+    for scale, group in groupby(places, key=lambda place: place.scale):
+        alike = list(group)
+        last = alike[-1]
+        yield flat[alike[0].b : last.b + last.rank * last.rows], scale
 
 
 def _views(flat: Tensor, place: _Place) -> tuple[Tensor, Tensor]:
