@@ -120,4 +120,3 @@ def recompute_layers(model: Model) -> None:
     enable({"use_reentrant": False, "preserve_rng_state": False})
     # transformers does so in training mode only, which is nothing else to a frozen base.
     model.train()
-

@@ -64,7 +64,9 @@ def make_batch(rows: Sequence[Sequence[Example]], pad: int, device: torch.device
         begin, known = len(ids), len(labels)
         longest = max(len(example.input_ids) for example in examples)
         for example in examples:
-            wanted = [(at, label) for at, label in enumerate(example.labels[1:], len(ids)) if label != IGNORED]
+            wanted = [
+                (at, label) for at, label in enumerate(example.labels[1:], len(ids)) if label != IGNORED
+            ]
             places += [at for at, _ in wanted]
             labels += [label for _, label in wanted]
             ids += example.input_ids + [pad] * (longest - len(example.input_ids))

@@ -76,7 +76,7 @@ class _Silu(torch.autograd.Function):
 
 
 class _Norm(torch.autograd.Function):
-    """y = w x / sqrt(mean(x^2) + eps), w frozen, in float32. All but means rounds the same in any company."""
+    """y = w x / sqrt(mean(x^2) + eps), w frozen, in float32. All but sums rounds the same in any company."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, sizes: Sequence[int]) -> Tensor:
@@ -95,11 +95,11 @@ class _Norm(torch.autograd.Function):
 
 
 def _means(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """x [1, tokens, ..., width] -> [1, tokens, ..., 1], in a job's own shape each."""
-    means = x.new_empty(*x.shape[:-1], 1)
-    for mine, mean in zip(x.split(sizes, 1), means.split(sizes, 1), strict=True):
-        torch.mean(mine, -1, keepdim=True, out=mean)
-    return means
+    """x [1, tokens, ..., width] -> [1, tokens, ..., 1], summed in a job's own shape each."""
+    sums = x.new_empty(*x.shape[:-1], 1)
+    for mine, out in zip(x.split(sizes, 1), sums.split(sizes, 1), strict=True):
+        torch.sum(mine, -1, keepdim=True, out=out)
+    return sums.div_(x.shape[-1])
 
 
 def is_pointwise(module: nn.Module) -> bool:
@@ -112,4 +112,6 @@ def by_job(module: Any, seats: Seats) -> nn.Module:
     """`module` as jobs can share it."""
     if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
         return Norm(module, seats)
-    return Silu(module, seats) if type(module).__name__ in ("SiLU", "SiLUActivation") else ByJob(module, seats)
+    return (
+        Silu(module, seats) if type(module).__name__ in ("SiLU", "SiLUActivation") else ByJob(module, seats)
+    )

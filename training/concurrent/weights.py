@@ -48,7 +48,8 @@ class AdapterWeights:
         self._places = dict(_places(self.model))
         size = max(_aligned(place.b + place.rank * place.rows) for place in self._places.values())
         self.flat = nn.Parameter(torch.zeros(size, device=base.device))
-        self.flat.grad = torch.zeros_like(self.flat)
+        self.gradient = torch.zeros_like(self.flat)
+        self.flat.grad = self.gradient
         with torch.no_grad():
             for place in self._places.values():
                 a, b = _views(self.flat, place)
@@ -57,7 +58,7 @@ class AdapterWeights:
         # What passes multiply with: the base's number format, the scale in B.
         self._used = torch.zeros(size, dtype=base.dtype, device=base.device)
         self._pairs = {
-            name: Pair(*_views(self._used, place), place.scale, *_views(self.flat.grad, place))
+            name: Pair(*_views(self._used, place), place.scale, *_views(self.gradient, place))
             for name, place in self._places.items()
         }
         self._scaled = list(_scaled(self._used, self._places.values()))
@@ -69,7 +70,7 @@ class AdapterWeights:
 
     @torch.no_grad()
     def pairs(self) -> dict[str, Pair]:
-        """By linear, as they are now; gradients gather in `flat.grad`."""
+        """By linear, as they are now; gradients gather in `gradient`."""
         self._used.copy_(self.flat)
         for part, scale in self._scaled:
             part.mul_(scale)
