@@ -89,13 +89,12 @@ class AdapterWeights:
 def _places(model: PeftModel) -> Iterator[tuple[str, _Place]]:
     """Every A, then every B, so that neighbours are scaled in one call."""
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]
-    shapes = [
-        (*layer.lora_A[ADAPTER].weight.shape, layer.lora_B[ADAPTER].weight.shape[0]) for _, layer in layers
-    ]
-    sizes = [rank * width for rank, width, _ in shapes] + [rank * rows for rank, _, rows in shapes]
-    starts = list(accumulate(map(_aligned, sizes), initial=0))
-    for (name, layer), shape, a, b in zip(layers, shapes, starts, starts[len(layers) : -1], strict=False):
-        yield name.removeprefix(PREFIX), _Place(layer, *shape, float(layer.scaling[ADAPTER]), a, b)
+    downs = [layer.lora_A[ADAPTER].weight for _, layer in layers]
+    ups = [layer.lora_B[ADAPTER].weight for _, layer in layers]
+    starts = list(accumulate((_aligned(each.numel()) for each in downs + ups), initial=0))
+    for (name, layer), down, up, a, b in zip(layers, downs, ups, starts, starts[len(layers) :], strict=False):
+        (rank, width), scale = down.shape, float(layer.scaling[ADAPTER])
+        yield name.removeprefix(PREFIX), _Place(layer, rank, width, up.shape[0], scale, a, b)
 
 
 def _scaled(flat: Tensor, places: Iterable[_Place]) -> Iterator[tuple[Tensor, float]]:
