@@ -61,7 +61,7 @@ class SharedBase:
     ) -> list[float]:
         """Adds each job's gradient to its pairs'; returns each job's summed loss over its count."""
         with self._seats.taken(batch, self._updates(batch, adapters)):
-            losses = self._losses(batch, counts, learns=True)
+            losses = self._losses(batch, counts)
             losses.sum().backward()  # type: ignore[no-untyped-call]
         numbers: list[float] = losses.tolist()
         return numbers
@@ -70,14 +70,12 @@ class SharedBase:
     def judge(self, batch: Batch, adapters: Sequence[Mapping[str, Pair]]) -> list[float]:
         """The sum of each job's loss over its tokens."""
         with self._seats.taken(batch, self._updates(batch, adapters)):
-            numbers: list[float] = self._losses(batch, [1] * len(adapters), learns=False).tolist()
+            numbers: list[float] = self._losses(batch, [1] * len(adapters)).tolist()
         return numbers
 
-    def _losses(self, batch: Batch, counts: Sequence[int], learns: bool) -> Tensor:
-        start = self._model.get_input_embeddings()(batch.ids[None])
-        # Nothing below asks for a gradient by itself, as the pairs are no part of autograd.
+    def _losses(self, batch: Batch, counts: Sequence[int]) -> Tensor:
         out = self._model.get_decoder()(
-            inputs_embeds=start.requires_grad_(learns),
+            inputs_embeds=self._model.get_input_embeddings()(batch.ids[None]),
             position_ids=batch.positions[None],
             use_cache=False,
             segments=joined(batch.segments) if self._seats.together else batch.segments,

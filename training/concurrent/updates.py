@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from typing import Protocol
 
 import torch
@@ -44,8 +45,8 @@ class Updates(Protocol):
     def add(self, y: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """y [tokens, out] += the updates of x [tokens, in], in place; what `gather` wants to see again."""
 
-    def gather(self, grad_y: Tensor, grad_x: Tensor, x: Tensor, *kept: Tensor) -> None:
-        """grad_x [tokens, in] += what came through the pairs; the pairs' gradients grow."""
+    def gather(self, grad_y: Tensor, grad_x: Tensor | None, x: Tensor, *kept: Tensor) -> None:
+        """grad_x [tokens, in], if wanted, += what came through the pairs; the pairs' gradients grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,14 @@ class OneByOne:
                 kept.append(low)
         return tuple(kept)
 
-    def gather(self, grad_y: Tensor, grad_x: Tensor, x: Tensor, *kept: Tensor) -> None:
-        lows, parts = iter(kept), (each.split(self.sizes) for each in (grad_y, grad_x, x))
-        for pair, grad, out, mine in zip(self.pairs, *parts, strict=True):
+    def gather(self, grad_y: Tensor, grad_x: Tensor | None, x: Tensor, *kept: Tensor) -> None:
+        lows, outs = iter(kept), repeat(None) if grad_x is None else grad_x.split(self.sizes)
+        parts = zip(self.pairs, grad_y.split(self.sizes), x.split(self.sizes), outs, strict=False)
+        for pair, grad, mine, out in parts:
             if pair is not None:
                 grad_low = torch.mm(grad, pair.up)
-                out.addmm_(grad_low, pair.a)
+                if out is not None:
+                    out.addmm_(grad_low, pair.a)
                 _add_product(pair.grad_a, grad_low.T, mine, 1.0)
                 _add_product(pair.grad_b, next(lows).T, grad, pair.scale)
 
@@ -101,10 +104,11 @@ class Grouped:
         y.add_(F.grouped_mm(low, b, offs=self._ends))
         return (low,)
 
-    def gather(self, grad_y: Tensor, grad_x: Tensor, x: Tensor, *kept: Tensor) -> None:
+    def gather(self, grad_y: Tensor, grad_x: Tensor | None, x: Tensor, *kept: Tensor) -> None:
         a, b = self._stacks
         grad_low = F.grouped_mm(grad_y, b.transpose(1, 2), offs=self._ends)
-        grad_x.add_(F.grouped_mm(grad_low, a, offs=self._ends))
+        if grad_x is not None:
+            grad_x.add_(F.grouped_mm(grad_low, a, offs=self._ends))
         grad_a = F.grouped_mm(grad_low.T, x, offs=self._ends)
         grad_b = F.grouped_mm(kept[0].T, grad_y, offs=self._ends)
         for pair, of_a, of_b in zip(self._pairs, grad_a, grad_b, strict=True):
