@@ -1,14 +1,16 @@
 """`lorikeet loadtest training`: tokens a second of adapters trained at once, and of one after another.
 
 One after another is measured twice: this trainer with one job, and transformers with PEFT in a plain loop.
-Jobs join as the table goes down, each with rows of its own; no file of the base is written.
+All lines are measured in turns, and a ratio is the median of its rounds, each of which has both sides.
 """
 
 import gc
 import json
+import statistics
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,18 +19,21 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from loadtests.figures import finite, print_table
-from loadtests.floors import seconds_of
 from loadtests.peft_loop import PeftLoop
 from loadtests.random_model import random_model
 from loadtests.synthetic import SHAPES
+from loadtests.turns import Spread, Times, Work, in_turns, ratios
 from server.engine.config import COUNT, check_options, option
 from training.concurrent.base import SharedBase
+from training.concurrent.job import Job
 from training.concurrent.rows import Rows
 from training.concurrent.trainer import ConcurrentTrainer
 from training.config import LoraSection, OptimConfig, TrainConfig
 from training.encode import IGNORED, Example
 
 PEFT, EXACT, SHARED = "PEFT loop", "exact", "shared"
+# Steps of one line in a round.
+MOST_REPEATS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,7 @@ class TrainingConfig:
     ranks: str = option("16", "ranks, with commas, which the adapters take in turn")
     length: int = option(1024, "tokens of a row", bounds=(2, 16384))
     rows: int = option(1, "rows of an adapter in a step", bounds=COUNT)
-    steps: int = option(3, "steps that are timed, after one that is not; the fastest counts", bounds=COUNT)
+    rounds: int = option(5, "rounds that are timed, after one that is not; medians count", bounds=COUNT)
     modes: str = option("shared", "exact, shared or both, with a comma: how the base's products are done")
     checkpointing: bool = option(True, "whether activations are computed again to save memory")
     peft: bool = option(True, "whether transformers with PEFT is measured beside")
@@ -73,12 +78,28 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Speed:
-    """One line. gib: the most that the device held in a step; None on a CPU."""
+    """One line, by the median of its rounds. gib: the most that a step added on the device; None on a CPU."""
 
     how: str
     adapters: int
     step_seconds: float
     tokens_per_second: float
+    gib: float | None
+    times: Times = field(default_factory=lambda: Times([], []))
+
+    def over(self, alone: "Speed", processor: bool = False) -> Spread:
+        """Its tokens a second over those of one adapter, or a processor's second."""
+        mine, theirs = (speed.times.processor if processor else speed.times.clock for speed in (self, alone))
+        return ratios(theirs, mine, self.adapters / alone.adapters)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is to be measured, and the most that the device held when it was tried."""
+
+    how: str
+    adapters: int
+    step: Callable[[], object]
     gib: float | None
 
 
@@ -94,24 +115,36 @@ def run(config: TrainingConfig) -> int:
 
 
 def measure(config: TrainingConfig) -> Iterator[Speed]:
-    if config.peft and config.quantization != "int8":
-        yield _peft(config)
+    """Of each mode its PEFT loop, one adapter, and more at once."""
     for mode in config.modes.split(","):
-        _forget(config.torch_device)
         with tempfile.TemporaryDirectory(prefix="lorikeet-training-") as folder:
-            yield from _together(config, mode, Path(folder))
+            lines = list(_together(config, mode, Path(folder)))
+            if config.peft and config.quantization != "int8":
+                lines.insert(0, _peft(config))
+            yield from _measured(config, lines)
 
 
-def _peft(config: TrainingConfig) -> Speed:
+def _measured(config: TrainingConfig, lines: list[Line]) -> Iterator[Speed]:
+    repeats = [min(MOST_REPEATS, max(1, config.counts[-1] // line.adapters)) for line in lines]
+    works = [Work(line.step, count) for line, count in zip(lines, repeats, strict=True)]
+    all_times = in_turns(works, config.torch_device, config.rounds)
+    for line, times in zip(lines, all_times, strict=True):
+        seconds = statistics.median(times.clock)
+        tokens = line.adapters * config.rows * config.length
+        yield Speed(line.how, line.adapters, seconds, tokens / seconds, line.gib, times)
+
+
+def _peft(config: TrainingConfig) -> Line:
+    held = _forget(config.torch_device)
     loop = PeftLoop(_model(config), int(config.ranks.split(",")[0]), config.checkpointing)
     rows = [_example(config, number).input_ids for number in range(config.rows)]
     ids = torch.tensor(rows, device=config.torch_device)
-    _forget(config.torch_device)
-    seconds = seconds_of(lambda: loop.step(ids), config.torch_device, config.steps)
-    return _speed(config, PEFT, 1, seconds)
+    return _tried(config, PEFT, 1, lambda: loop.step(ids), held)
 
 
-def _together(config: TrainingConfig, mode: str, folder: Path) -> Iterator[Speed]:
+def _together(config: TrainingConfig, mode: str, folder: Path) -> Iterator[Line]:
+    """Jobs join as the lines go down, each with rows of its own; no file of the base is written."""
+    held = _forget(config.torch_device)
     base = SharedBase(
         _model(config),
         together=mode == SHARED,
@@ -122,15 +155,23 @@ def _together(config: TrainingConfig, mode: str, folder: Path) -> Iterator[Speed
     for count in config.counts:
         for number in range(len(trainer.jobs), count):
             trainer.join(_settings(config, number, folder), _rows(config, number))
-        _forget(config.torch_device)
-        yield _speed(config, mode, count, seconds_of(trainer.step, config.torch_device, config.steps))
-    trainer.close()
+        # Who waits is let in by a step.
+        trainer.step()
+        yield _tried(config, mode, count, partial(_step, trainer, list(trainer.jobs)), held)
 
 
-def _speed(config: TrainingConfig, how: str, count: int, seconds: float) -> Speed:
+def _step(trainer: ConcurrentTrainer, jobs: list[Job]) -> None:
+    """A pass of these jobs, whoever else has joined."""
+    trainer.jobs = list(jobs)
+    trainer.step()
+
+
+def _tried(config: TrainingConfig, how: str, count: int, step: Callable[[], object], held: int) -> Line:
+    """`held`: bytes on the device that were there before."""
+    _forget(config.torch_device)
+    step()
     on_gpu = config.torch_device.type == "cuda"
-    gib = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
-    return Speed(how, count, seconds, count * config.rows * config.length / seconds, gib)
+    return Line(how, count, step, (torch.cuda.max_memory_allocated() - held) / 2**30 if on_gpu else None)
 
 
 def _model(config: TrainingConfig) -> object:
@@ -167,11 +208,14 @@ def padding_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="t0")
 
 
-def _forget(device: torch.device) -> None:
+def _forget(device: torch.device) -> int:
+    """Bytes that the device holds when all that can be forgotten is."""
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    if device.type != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
 
 
 def device_name(device: torch.device) -> str:
@@ -181,28 +225,40 @@ def device_name(device: torch.device) -> str:
 
 
 def report(config: TrainingConfig, speeds: list[Speed]) -> None:
-    """Each line beside its own mode's single job, and beside PEFT's."""
-    alone = {each.how: each.tokens_per_second for each in reversed(speeds) if each.adapters == 1}
-    rows = [
-        (
-            each.how,
-            str(each.adapters),
-            f"{each.step_seconds * 1e3:.0f}",
-            f"{each.tokens_per_second:,.0f}",
-            _ratio(each, alone.get(each.how)),
-            _ratio(each, alone.get(PEFT)),
-            "" if each.gib is None else f"{each.gib:.1f}",
-        )
-        for each in speeds
-    ]
+    """Each line beside its own mode's single job, and beside the PEFT loop of its rounds."""
+    alone: dict[str, Speed] = {}
+    rows = []
+    for each in speeds:
+        if each.adapters == 1:
+            alone[each.how] = each
+        rows.append(_row(each, alone))
     recomputed = "activations computed again" if config.checkpointing else "activations kept"
     print_table(
         f"{config.model} shape, {config.quantization}, ranks {config.ranks}, {config.rows} x {config.length}"
         f" tokens an adapter and step, {recomputed}, {device_name(config.torch_device)}",
-        ("products", "adapters", "step ms", "tokens/s", "x one by one", "x PEFT loop", "GiB"),
+        (
+            "products",
+            "adapters",
+            "step ms",
+            "tokens/s",
+            "x one by one",
+            "by CPU seconds",
+            "x PEFT loop",
+            "GiB",
+        ),
         rows,
     )
 
 
-def _ratio(speed: Speed, alone: float | None) -> str:
-    return "" if alone is None else f"{speed.tokens_per_second / alone:.2f}"
+def _row(each: Speed, alone: dict[str, Speed]) -> tuple[str, ...]:
+    one, loop, on_gpu = alone.get(each.how), alone.get(PEFT), each.gib is not None
+    return (
+        each.how,
+        str(each.adapters),
+        f"{each.step_seconds * 1e3:.0f}",
+        f"{each.tokens_per_second:,.0f}",
+        "" if one in (None, each) else str(each.over(one)),
+        "" if one in (None, each) or on_gpu else str(each.over(one, processor=True)),
+        "" if loop in (None, each) else str(each.over(loop)),
+        f"{each.gib:.1f}" if on_gpu else "",
+    )

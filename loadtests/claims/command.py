@@ -1,6 +1,6 @@
 """`lorikeet loadtest claims`: published claims about training with LoRA, judged by what is measured here.
 
-Parts that the folder has from an earlier run are kept, so that they can be measured one by one.
+Parts that the folder has of the same inputs from an earlier run are kept: a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from loadtests.claims.figures import figures_of
+from loadtests.claims.inputs import digest
 from loadtests.claims.measured import PARTS, Story, Taken, read_story, write_story
 from loadtests.claims.parts import Parts
 from loadtests.claims.pictures import write_pictures
@@ -33,6 +34,7 @@ class ClaimsOptions:
         choices=tuple(SCALES),
     )
     parts: str = option(",".join(PARTS), "what is measured, with commas")
+    again: bool = option(False, "whether parts are measured anew that the folder has of the same inputs")
     out: Path = option(Path(".lorikeet/bench-training"), "folder for figures, table and pictures")
 
     def __post_init__(self) -> None:
@@ -48,16 +50,18 @@ def run(options: ClaimsOptions) -> int:
     read_story(file, scale)
     options.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inputs = digest(scale, device_name(device))
     with quiet(), tempfile.TemporaryDirectory(prefix="lorikeet-claims-") as folder:
         makers = Parts(scale, device, Path(folder))
         for part in options.parts.split(","):
-            began = time.monotonic()
-            found = getattr(makers, part)()
-            taken = Taken(time.monotonic() - began, device_name(device))
-            # Read again, as another run may have added a part meanwhile; written after each, lest it be lost.
-            story = read_story(file, scale).with_part(part, found, taken)
-            write(options.out, story)
-    print_all(story.measured, list(judged(CLAIMS, figures_of(story.measured))))
+            # Read again, as another run may have added parts meanwhile; written after each, lest it be lost.
+            if options.again or not read_story(file, scale).has(part, inputs):
+                began = time.monotonic()
+                found = getattr(makers, part)()
+                taken = Taken(time.monotonic() - began, device_name(device), inputs)
+                write(options.out, read_story(file, scale).with_part(part, found, taken))
+    measured = read_story(file, scale).measured
+    print_all(measured, list(judged(CLAIMS, figures_of(measured))))
     return 0
 
 

@@ -95,9 +95,8 @@ def of_speeds(speeds: Speeds) -> Figures:
     together = [each for each in speeds.plain if each.how != PEFT]
     halves = (speeds.nf4, speeds.plain)
     loops = [next(each.tokens_per_second for each in half if each.how == PEFT) for half in halves]
-    alone = together[0].tokens_per_second
     return {
-        "concurrent": together[-1].tokens_per_second / alone,
+        "concurrent": together[-1].over(together[0]).median,
         "nf4_speed": loops[0] / loops[1],
     }
 

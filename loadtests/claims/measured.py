@@ -43,10 +43,11 @@ PARTS = tuple(part.name for part in fields(Measured))
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """How long a part took, and where."""
+    """How long a part took, where, and the digest of what its figures depend on."""
 
     seconds: float
     device: str
+    inputs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,10 @@ class Story:
     scale: Scale
     measured: Measured = field(default_factory=Measured)
     taken: dict[str, Taken] = field(default_factory=dict)
+
+    def has(self, part: str, inputs: str) -> bool:
+        """Whether the part was measured of the same inputs."""
+        return part in self.taken and self.taken[part].inputs == inputs
 
     def with_part(self, part: str, found: Any, taken: Taken) -> Story:
         measured = replace(self.measured, **{part: found})

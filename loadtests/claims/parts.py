@@ -75,7 +75,7 @@ class Parts:
             device=self.device.type,
             adapters=adapters,
             length=self.scale.speed_length,
-            steps=3 if large else 10,
+            rounds=3 if large else 10,
             checkpointing=large,
         )
         return list(measure_speed(config))

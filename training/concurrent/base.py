@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from training.artifact import linear_shapes
 from training.concurrent.attention import NAME, register
-from training.concurrent.batch import Batch
+from training.concurrent.batch import Batch, joined
 from training.concurrent.frozen import freeze
 from training.concurrent.linear import Seats, SharedLinear
-from training.concurrent.loss import summed_loss
-from training.concurrent.pointwise import ByJob, fused, is_pointwise
+from training.concurrent.loss import summed_losses
+from training.concurrent.pointwise import by_job, is_pointwise
 from training.concurrent.rotary import TableRotary
 from training.concurrent.updates import Grouped, OneByOne, Pair, Updates
 from training.errors import InvalidBase
@@ -61,41 +61,34 @@ class SharedBase:
     ) -> list[float]:
         """Adds each job's gradient to its pairs'; returns each job's summed loss over its count."""
         with self._seats.taken(batch, self._updates(batch, adapters)):
-            losses = self._losses(batch, counts, learns=True)
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-        return _numbers(losses)
+            losses = self._losses(batch, counts)
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+        numbers: list[float] = losses.tolist()
+        return numbers
 
     @torch.no_grad()
     def judge(self, batch: Batch, adapters: Sequence[Mapping[str, Pair]]) -> list[float]:
         """The sum of each job's loss over its tokens."""
         with self._seats.taken(batch, self._updates(batch, adapters)):
-            return _numbers(self._losses(batch, [1] * len(adapters), learns=False))
+            numbers: list[float] = self._losses(batch, [1] * len(adapters)).tolist()
+        return numbers
 
-    def _losses(self, batch: Batch, counts: Sequence[int], learns: bool) -> list[Tensor]:
-        start = self._model.get_input_embeddings()(batch.ids[None])
-        # Nothing below asks for a gradient by itself, as the pairs are no part of autograd.
+    def _losses(self, batch: Batch, counts: Sequence[int]) -> Tensor:
         out = self._model.get_decoder()(
-            inputs_embeds=start.requires_grad_(learns),
+            inputs_embeds=self._model.get_input_embeddings()(batch.ids[None]),
             position_ids=batch.positions[None],
             use_cache=False,
-            segments=batch.segments,
+            segments=joined(batch.segments) if self._seats.together else batch.segments,
         )
-        hidden = out.last_hidden_state[0].split(batch.sizes)
-        return [
-            summed_loss(mine[places], self._head, labels, count)
-            for mine, places, labels, count in zip(hidden, batch.places, batch.labels, counts, strict=True)
-        ]
+        return summed_losses(out.last_hidden_state[0], self._head, batch, counts, self._seats.together)
 
     def _updates(self, batch: Batch, adapters: Sequence[Mapping[str, Pair]]) -> dict[str, Updates]:
         names = {name for adapter in adapters for name in adapter}
         if self._grouped:
             ends = torch.tensor([each.end for each in batch.segments], dtype=torch.int32, device=self.device)
             return {name: Grouped([adapter.get(name) for adapter in adapters], ends) for name in names}
-        segments = list(zip(batch.segments, adapters, strict=True))
-        return {
-            name: OneByOne([(segment, each[name]) for segment, each in segments if name in each])
-            for name in names
-        }
+        sizes = batch.sizes
+        return {name: OneByOne(sizes, [adapter.get(name) for adapter in adapters]) for name in names}
 
     def _wrap(self, quantization: str) -> None:
         register()
@@ -114,7 +107,7 @@ class SharedBase:
             )
         for name, module in list(body.named_modules()):
             if is_pointwise(module) and module is not body.rotary_emb:
-                body.set_submodule(name, ByJob(fused(module), seats))
+                body.set_submodule(name, by_job(module, seats))
         body.rotary_emb = TableRotary(body.rotary_emb, seats)
 
 
@@ -125,8 +118,3 @@ def recompute_layers(model: Model) -> None:
     enable({"use_reentrant": False, "preserve_rng_state": False})
     # transformers does so in training mode only, which is nothing else to a frozen base.
     model.train()
-
-
-def _numbers(losses: Sequence[Tensor]) -> list[float]:
-    numbers: list[float] = torch.stack([loss.detach() for loss in losses]).tolist()
-    return numbers

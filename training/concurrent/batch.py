@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from training.encode import IGNORED, Example
-from training.evaluate import padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +34,16 @@ class Segment:
 class Batch:
     """The tokens of a pass.
 
-    ids, positions: int64 [tokens]. segments: one for each job. places, labels: int64, for each job, where in
-    its segment a next token is to be foretold, and which.
+    ids, positions: int64 [tokens]. segments: one for each job. places, labels: int64 [foretold], where a next
+    token is to be foretold, and which, job after job; foretold: how many of them each job has.
     """
 
     ids: Tensor
     positions: Tensor
     segments: tuple[Segment, ...]
-    places: tuple[Tensor, ...]
-    labels: tuple[Tensor, ...]
+    places: Tensor
+    labels: Tensor
+    foretold: tuple[int, ...]
 
     @property
     def sizes(self) -> list[int]:
@@ -58,35 +58,37 @@ class Batch:
 
 def make_batch(rows: Sequence[Sequence[Example]], pad: int, device: torch.device) -> Batch:
     """`rows` holds the examples of each job; a job's are padded to its own longest, whoever else is there."""
-    ids, positions, segments, places, labels = [], [], [], [], []
-    start = 0
+    ids, positions, places, labels = list[int](), list[int](), list[int](), list[int]()
+    segments, foretold = [], []
     for examples in rows:
-        tokens, wanted, _ = padded(examples, pad)
-        place, label = _foretold(wanted)
-        ids.append(tokens.flatten())
-        positions.append(torch.arange(tokens.shape[1]).repeat(len(examples)))
-        segments.append(Segment(start, start + tokens.numel(), len(examples)))
-        places.append(place.to(device))
-        labels.append(label.to(device))
-        start += tokens.numel()
-    return Batch(
-        torch.cat(ids).to(device),
-        torch.cat(positions).to(device),
-        tuple(segments),
-        tuple(places),
-        tuple(labels),
-    )
+        begin, known = len(ids), len(labels)
+        longest = max(len(example.input_ids) for example in examples)
+        for example in examples:
+            wanted = [
+                (at, label) for at, label in enumerate(example.labels[1:], len(ids)) if label != IGNORED
+            ]
+            places += [at for at, _ in wanted]
+            labels += [label for _, label in wanted]
+            ids += example.input_ids + [pad] * (longest - len(example.input_ids))
+            positions += range(longest)
+        segments.append(Segment(begin, len(ids), len(examples)))
+        foretold.append(len(labels) - known)
+    tensors = [torch.tensor(each, dtype=torch.int64).to(device) for each in (ids, positions, places, labels)]
+    return Batch(tensors[0], tensors[1], tuple(segments), tensors[2], tensors[3], tuple(foretold))
+
+
+def joined(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Neighbours whose rows have one length as one segment, for what keeps rows apart and not jobs."""
+    found = [segments[0]]
+    for segment in segments[1:]:
+        last = found[-1]
+        if segment.length == last.length:
+            found[-1] = Segment(last.start, segment.end, last.num_rows + segment.num_rows)
+        else:
+            found.append(segment)
+    return tuple(found)
 
 
 def num_foretold(examples: Sequence[Example]) -> int:
     """Tokens that the loss counts: a row's first has nothing before it."""
     return sum(label != IGNORED for example in examples for label in example.labels[1:])
-
-
-def _foretold(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """labels [rows, length] -> where the next token counts, in the flattened rows, and the token."""
-    following = torch.full_like(labels, IGNORED)
-    following[:, :-1] = labels[:, 1:]
-    flat = following.flatten()
-    places = (flat != IGNORED).nonzero().flatten()
-    return places, flat[places]

@@ -138,12 +138,11 @@ class Job:
         )
 
     def _take_step(self) -> None:
-        flat, course, rate = self.weights.flat, self.course, float(self._schedule.get_last_lr()[0])
-        clip = self.config.optim.clip or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_([flat], clip))
+        course, rate = self.course, float(self._schedule.get_last_lr()[0])
+        norm = self._clipped()
         self._optimizer.step()
         self._schedule.step()
-        self._optimizer.zero_grad(set_to_none=False)
+        self.weights.gradient.zero_()
         course.step += 1
         self._losses.append(self._step_loss)
         self._step_loss = 0.0
@@ -153,11 +152,20 @@ class Job:
             loss = sum(recent) / len(recent)
             self._write({"loss": loss, "grad_norm": norm, "learning_rate": rate, "epoch": epoch})
 
+    @torch.no_grad()
+    def _clipped(self) -> float:
+        """The gradient's norm before it was clipped; one vector needs little of `clip_grad_norm_`."""
+        norm = float(torch.linalg.vector_norm(self.weights.gradient))
+        limit = (self.config.optim.clip or math.inf) / (norm + 1e-6)
+        if limit < 1:
+            self.weights.gradient.mul_(limit)
+        return norm
+
     def _steppers(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         optim, flat = self.config.optim, self.weights.flat
         assert optim.learning_rate is not None, "a config without a rate gets the formula's before it joins"
         optimizer = torch.optim.AdamW(
-            [flat], lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=flat.is_cuda
+            [flat], lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True
         )
         kind = "constant_with_warmup" if optim.schedule == "constant" else optim.schedule
         return optimizer, get_scheduler(kind, optimizer, optim.warmup_steps, self.course.num_steps)

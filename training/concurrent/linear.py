@@ -25,6 +25,8 @@ class Seats:
     together: bool
     batch: Batch | None = None
     updates: Mapping[str, Updates] = field(default_factory=dict)
+    # Asks for a gradient where the pairs, which are no part of autograd, want one, and nowhere below.
+    asks: Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
 
     @contextmanager
     def taken(self, batch: Batch, updates: Mapping[str, Updates]) -> Iterator[None]:
@@ -56,8 +58,10 @@ class SharedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., tokens, in] -> [..., tokens, out]."""
+        seats = self._seats
+        updates = seats.updates.get(self.name)
         y: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
-            x.reshape(-1, self.in_features), self, self._seats.sizes, self._seats.updates.get(self.name)
+            x.reshape(-1, self.in_features), updates and seats.asks, self, seats.sizes, updates
         )
         return y.view(*x.shape[:-1], self.out_features)
 
@@ -67,7 +71,12 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, linear: SharedLinear, sizes: list[int], updates: Updates | None
+        ctx: Any,
+        x: Tensor,
+        asks: Tensor | None,
+        linear: SharedLinear,
+        sizes: list[int],
+        updates: Updates | None,
     ) -> Tensor:
         weight = linear.weight.dequantize(x.dtype)
         y = x.new_empty(x.shape[0], linear.out_features)
@@ -81,12 +90,18 @@ class _Product(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         grad_y = grads[0].contiguous()
-        weight = ctx.linear.weight.dequantize(grad_y.dtype)
-        grad_x = grad_y.new_empty(grad_y.shape[0], ctx.linear.in_features)
-        for part, out in zip(grad_y.split(ctx.sizes), grad_x.split(ctx.sizes), strict=True):
-            torch.mm(part, weight, out=out)
+        grad_x = _passed_on(grad_y, ctx.linear, ctx.sizes) if ctx.needs_input_grad[0] else None
         if ctx.updates is not None:
             ctx.updates.gather(grad_y, grad_x, *ctx.saved_tensors)
-        return grad_x, None, None, None
+        return grad_x, None, None, None, None
+
+
+def _passed_on(grad_y: Tensor, linear: SharedLinear, sizes: list[int]) -> Tensor:
+    """grad_y [tokens, out] -> [tokens, in], through the base's weight."""
+    weight = linear.weight.dequantize(grad_y.dtype)
+    grad_x = grad_y.new_empty(grad_y.shape[0], linear.in_features)
+    for part, out in zip(grad_y.split(sizes), grad_x.split(sizes), strict=True):
+        torch.mm(part, weight, out=out)
+    return grad_x

@@ -6,26 +6,25 @@ Two twins: one product after another for each job, or one grouped product for al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.concurrent.batch import Segment
-
 # Grouped products want rows of 16 bytes.
 ALIGNED_RANK = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pair:
     """One job's low-rank pair for one linear, and where its gradient gathers.
 
     a: [rank, in]. b: [rank, out], B transposed, times scale. grad_a, grad_b: float32, shaped alike; the
-    second is without the scale.
+    second is without the scale. down: [in, rank] and up: [out, rank] are views of a and b.
     """
 
     a: Tensor
@@ -33,6 +32,11 @@ class Pair:
     scale: float
     grad_a: Tensor
     grad_b: Tensor
+    down: Tensor = field(init=False)
+    up: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.down, self.up = self.a.T, self.b.T
 
 
 class Updates(Protocol):
@@ -41,31 +45,39 @@ class Updates(Protocol):
     def add(self, y: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """y [tokens, out] += the updates of x [tokens, in], in place; what `gather` wants to see again."""
 
-    def gather(self, grad_y: Tensor, grad_x: Tensor, x: Tensor, *kept: Tensor) -> None:
-        """grad_x [tokens, in] += what came through the pairs; the pairs' gradients grow."""
+    def gather(self, grad_y: Tensor, grad_x: Tensor | None, x: Tensor, *kept: Tensor) -> None:
+        """grad_x [tokens, in], if wanted, += what came through the pairs; the pairs' gradients grow."""
 
 
 @dataclass(frozen=True, slots=True)
 class OneByOne:
-    """Products of a job's own shape, so that no bit of them depends on who else is there."""
+    """Products of a job's own shape, so that no bit of them depends on who else is there.
 
-    pairs: Sequence[tuple[Segment, Pair]]
+    sizes: tokens of each job. pairs: None for a job that leaves the linear alone.
+    """
+
+    sizes: Sequence[int]
+    pairs: Sequence[Pair | None]
 
     def add(self, y: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         kept = []
-        for segment, pair in self.pairs:
-            low = x[segment.start : segment.end] @ pair.a.T
-            y[segment.start : segment.end].addmm_(low, pair.b)
-            kept.append(low)
+        for pair, out, mine in zip(self.pairs, y.split(self.sizes), x.split(self.sizes), strict=True):
+            if pair is not None:
+                low = torch.mm(mine, pair.down)
+                out.addmm_(low, pair.b)
+                kept.append(low)
         return tuple(kept)
 
-    def gather(self, grad_y: Tensor, grad_x: Tensor, x: Tensor, *kept: Tensor) -> None:
-        for (segment, pair), low in zip(self.pairs, kept, strict=True):
-            mine = slice(segment.start, segment.end)
-            grad_low = grad_y[mine] @ pair.b.T
-            grad_x[mine].addmm_(grad_low, pair.a)
-            pair.grad_a.add_(grad_low.T @ x[mine])
-            pair.grad_b.add_(low.T @ grad_y[mine], alpha=pair.scale)
+    def gather(self, grad_y: Tensor, grad_x: Tensor | None, x: Tensor, *kept: Tensor) -> None:
+        lows, outs = iter(kept), repeat(None) if grad_x is None else grad_x.split(self.sizes)
+        parts = zip(self.pairs, grad_y.split(self.sizes), x.split(self.sizes), outs, strict=False)
+        for pair, grad, mine, out in parts:
+            if pair is not None:
+                grad_low = torch.mm(grad, pair.up)
+                if out is not None:
+                    out.addmm_(grad_low, pair.a)
+                _add_product(pair.grad_a, grad_low.T, mine, 1.0)
+                _add_product(pair.grad_b, next(lows).T, grad, pair.scale)
 
 
 class Grouped:
@@ -92,10 +104,11 @@ class Grouped:
         y.add_(F.grouped_mm(low, b, offs=self._ends))
         return (low,)
 
-    def gather(self, grad_y: Tensor, grad_x: Tensor, x: Tensor, *kept: Tensor) -> None:
+    def gather(self, grad_y: Tensor, grad_x: Tensor | None, x: Tensor, *kept: Tensor) -> None:
         a, b = self._stacks
         grad_low = F.grouped_mm(grad_y, b.transpose(1, 2), offs=self._ends)
-        grad_x.add_(F.grouped_mm(grad_low, a, offs=self._ends))
+        if grad_x is not None:
+            grad_x.add_(F.grouped_mm(grad_low, a, offs=self._ends))
         grad_a = F.grouped_mm(grad_low.T, x, offs=self._ends)
         grad_b = F.grouped_mm(kept[0].T, grad_y, offs=self._ends)
         for pair, of_a, of_b in zip(self._pairs, grad_a, grad_b, strict=True):
@@ -103,6 +116,14 @@ class Grouped:
                 rank = pair.a.shape[0]
                 pair.grad_a.add_(of_a[:rank])
                 pair.grad_b.add_(of_b[:rank], alpha=pair.scale)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    """total += scale * left right, in one call where all have one number format."""
+    if total.dtype == right.dtype:
+        total.addmm_(left, right, alpha=scale)
+    else:
+        total.add_(torch.mm(left, right), alpha=scale)
 
 
 def _stacked(parts: Sequence[Tensor | None], rank: int, like: Tensor) -> Tensor:

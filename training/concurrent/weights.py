@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ class AdapterWeights:
         self._places = dict(_places(self.model))
         size = max(_aligned(place.b + place.rank * place.rows) for place in self._places.values())
         self.flat = nn.Parameter(torch.zeros(size, device=base.device))
-        self.flat.grad = torch.zeros_like(self.flat)
+        self.gradient = torch.zeros_like(self.flat)
+        self.flat.grad = self.gradient
         with torch.no_grad():
             for place in self._places.values():
                 a, b = _views(self.flat, place)
@@ -56,9 +58,10 @@ class AdapterWeights:
         # What passes multiply with: the base's number format, the scale in B.
         self._used = torch.zeros(size, dtype=base.dtype, device=base.device)
         self._pairs = {
-            name: Pair(*_views(self._used, place), place.scale, *_views(self.flat.grad, place))
+            name: Pair(*_views(self._used, place), place.scale, *_views(self.gradient, place))
             for name, place in self._places.items()
         }
+        self._scaled = list(_scaled(self._used, self._places.values()))
 
     @property
     def num_parameters(self) -> int:
@@ -67,10 +70,10 @@ class AdapterWeights:
 
     @torch.no_grad()
     def pairs(self) -> dict[str, Pair]:
-        """By linear, as they are now; gradients gather in `flat.grad`."""
+        """By linear, as they are now; gradients gather in `gradient`."""
         self._used.copy_(self.flat)
-        pairs = list(self._pairs.values())
-        torch._foreach_mul_([pair.b for pair in pairs], [pair.scale for pair in pairs])
+        for part, scale in self._scaled:
+            part.mul_(scale)
         return self._pairs
 
     @torch.no_grad()
@@ -84,14 +87,22 @@ class AdapterWeights:
 
 
 def _places(model: PeftModel) -> Iterator[tuple[str, _Place]]:
-    at = 0
-    for name, layer in model.named_modules():
-        if isinstance(layer, LoraLayer):
-            (rank, width), rows = layer.lora_A[ADAPTER].weight.shape, layer.lora_B[ADAPTER].weight.shape[0]
-            b = at + _aligned(rank * width)
-            place = _Place(layer, rank, width, rows, float(layer.scaling[ADAPTER]), at, b)
-            yield name.removeprefix(PREFIX), place
-            at = b + _aligned(rank * rows)
+    """Every A, then every B, so that neighbours are scaled in one call."""
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]
+    downs = [layer.lora_A[ADAPTER].weight for _, layer in layers]
+    ups = [layer.lora_B[ADAPTER].weight for _, layer in layers]
+    starts = list(accumulate((_aligned(each.numel()) for each in downs + ups), initial=0))
+    for (name, layer), down, up, a, b in zip(layers, downs, ups, starts, starts[len(layers) :], strict=False):
+        (rank, width), scale = down.shape, float(layer.scaling[ADAPTER])
+        yield name.removeprefix(PREFIX), _Place(layer, rank, width, up.shape[0], scale, a, b)
+
+
+def _scaled(flat: Tensor, places: Iterable[_Place]) -> Iterator[tuple[Tensor, float]]:
+    """What stands in `flat` of neighbouring B that have one scale, and the scale."""
+    for scale, group in groupby(places, key=lambda place: place.scale):
+        alike = list(group)
+        last = alike[-1]
+        yield flat[alike[0].b : last.b + last.rank * last.rows], scale
 
 
 def _views(flat: Tensor, place: _Place) -> tuple[Tensor, Tensor]:

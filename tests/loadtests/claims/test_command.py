@@ -1,12 +1,16 @@
 """The whole bench at a size that says nothing about the claims, in parts that meet in one file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from loadtests.claims import inputs
 from loadtests.claims.command import ClaimsOptions, run
+from loadtests.claims.costs import Memory
 from loadtests.claims.measured import PARTS
+from loadtests.claims.parts import Parts
 from loadtests.figures import LoadTestError
 
 PICTURES = {"ranks.png", "placement.png", "batches.png", "operations.png", "speed.png"}
@@ -29,6 +33,28 @@ def test_parts_meet_in_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert all(0 < each["loss"] < 10 for each in trials)
     check_costs(story["figures"])
     check_outcome(tmp_path, story, capsys.readouterr().out)
+
+
+def test_a_part_is_measured_again_when_its_inputs_have_changed_or_somebody_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = list[str]()
+    whole = Parts.memory
+
+    def memory(self: Parts) -> list[Memory]:
+        measured.append(self.scale.speed_shape)
+        return whole(self)
+
+    monkeypatch.setattr(Parts, "memory", memory)
+    options = ClaimsOptions(scale="tiny", parts="memory", out=tmp_path)
+    for _ in range(2):
+        assert run(options) == 0
+    assert len(measured) == 1
+    assert run(replace(options, again=True)) == 0
+    assert len(measured) == 2
+    monkeypatch.setattr(inputs, "PACKAGES", ("training",))
+    assert run(options) == 0
+    assert len(measured) == 3
 
 
 def check_costs(figures: dict[str, float]) -> None:

@@ -12,6 +12,7 @@ from loadtests.claims.sweeps import best_of, deviations, in_errors, mean_losses
 from loadtests.concurrent import PEFT, Speed
 from loadtests.figures import LoadTestError
 from loadtests.merge_routes import Route
+from loadtests.turns import Times
 
 RATES = (1e-3, 1e-2, 1e-1)
 
@@ -86,7 +87,8 @@ def test_merging_is_charged_by_the_share_of_what_was_gained() -> None:
 
 def test_speeds_are_held_against_one_adapter_and_loops_against_each_other() -> None:
     def speed(how: str, adapters: int, tokens: float) -> Speed:
-        return Speed(how, adapters, 1.0, tokens, None)
+        seconds = adapters / tokens
+        return Speed(how, adapters, seconds, tokens, None, Times([seconds] * 3, [seconds] * 3))
 
     plain = [speed(PEFT, 1, 100), speed("shared", 1, 200), speed("shared", 2, 500), speed("shared", 4, 400)]
     assert of_speeds(Speeds(plain, [speed(PEFT, 1, 50)])) == {"concurrent": 2.0, "nf4_speed": 0.5}

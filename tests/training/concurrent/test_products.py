@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from tests.training.concurrent.conftest import rows_of
 from training.concurrent import loss
 from training.concurrent.attention import attend
-from training.concurrent.batch import Segment
-from training.concurrent.loss import summed_loss
+from training.concurrent.batch import Segment, joined, make_batch
+from training.concurrent.linear import Seats
+from training.concurrent.loss import summed_losses
+from training.concurrent.pointwise import Norm, Silu
 from training.concurrent.updates import Grouped, OneByOne, Pair
+from training.encode import IGNORED
+from training.evaluate import padded
 
 TOKENS, WIDTH, ROWS = (5, 16, 3), 64, 96
 
@@ -30,9 +38,8 @@ def pair(rank: int) -> Pair:
 def test_one_grouped_product_is_one_for_each_job(ranks: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     ends = torch.tensor(TOKENS).cumsum(0)
-    segments = [Segment(int(end) - count, int(end), 1) for end, count in zip(ends, TOKENS, strict=True)]
     pairs = [pair(rank) if rank else None for rank in ranks]
-    twin = OneByOne([(segment, each) for segment, each in zip(segments, pairs, strict=True) if each])
+    twin = OneByOne(TOKENS, pairs)
     x, grad = torch.randn(sum(TOKENS), WIDTH).bfloat16(), torch.randn(sum(TOKENS), ROWS).bfloat16()
 
     def passed(updates: OneByOne | Grouped) -> list[Tensor]:
@@ -52,22 +59,87 @@ def test_one_grouped_product_is_one_for_each_job(ranks: tuple[int, ...]) -> None
         assert torch.allclose(slow.float(), fast.float(), rtol=0.03, atol=0.03 * float(slow.abs().max()))
 
 
-@pytest.mark.parametrize("chunk_rows", [1, 4, 1000])
-def test_a_loss_in_chunks_is_the_whole_loss(monkeypatch: pytest.MonkeyPatch, chunk_rows: int) -> None:
+def test_a_pair_of_float32_gathers_what_autograd_gives() -> None:
     torch.manual_seed(0)
-    head, labels = torch.randn(50, 16), torch.randint(50, (9,))
-    monkeypatch.setattr(loss, "CHUNK_BYTES", chunk_rows * 4 * 50)
-    hidden = torch.randn(9, 16, requires_grad=True)
+    each, x, grad = pair(4), torch.randn(7, WIDTH), torch.randn(7, ROWS)
+    each = Pair(each.a.float(), each.b.float(), each.scale, each.grad_a, each.grad_b)
+    # What stood there before is kept.
+    each.grad_b.fill_(1.0)
+    leaves = [x.clone().requires_grad_(), each.a.clone().requires_grad_(), each.b.clone().requires_grad_()]
+    wanted = torch.autograd.grad((leaves[0] @ leaves[1].T) @ leaves[2], leaves, grad)
+    twin, grad_x = OneByOne([7], [each]), torch.zeros_like(x)
+    twin.gather(grad, grad_x, x, *twin.add(torch.zeros_like(grad), x))
+    found = (grad_x, each.grad_a, (each.grad_b - 1.0) / each.scale)
+    assert all(torch.allclose(mine, theirs, atol=1e-4) for mine, theirs in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 4, 1000])
+@pytest.mark.parametrize("together", [True, False])
+def test_losses_in_chunks_are_each_jobs_whole_loss(
+    monkeypatch: pytest.MonkeyPatch, chunk_rows: int, together: bool
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(loss, "CHUNK_BYTES", chunk_rows * 4 * 400)
+    jobs, counts = [rows_of(1).train[:3], rows_of(2).train[:1], rows_of(3).train[:2]], (7, 3, 11)
+    batch = make_batch(jobs, 0, torch.device("cpu"))
+    head, hidden = torch.randn(400, 16), torch.randn(len(batch.ids), 16, requires_grad=True)
     whole = hidden.detach().clone().requires_grad_()
-    mine, reference = (
-        summed_loss(hidden, head, labels, 7),
-        cross_entropy(whole @ head.T, labels, reduction="sum") / 7,
+    mine = summed_losses(hidden, head, batch, counts, together)
+    labels = torch.cat([padded(rows, 0)[1].roll(-1, 1).flatten() for rows in jobs])
+    logits = (whole @ head.T).split(batch.sizes)
+    reference = torch.stack(
+        [
+            cross_entropy(part, wanted, reduction="sum", ignore_index=IGNORED) / count
+            for part, wanted, count in zip(logits, labels.split(batch.sizes), counts, strict=True)
+        ]
     )
-    (2 * mine).backward()
-    (2 * reference).backward()
+    weights = torch.tensor([2.0, 1.0, 3.0])
+    (weights * mine).sum().backward()
+    (weights * reference).sum().backward()
     assert torch.allclose(mine, reference)
     assert hidden.grad is not None and whole.grad is not None
-    assert torch.allclose(hidden.grad, whole.grad, atol=1e-6)
+    assert torch.allclose(hidden.grad, whole.grad, atol=1e-5)
+
+
+def test_a_batch_is_each_jobs_padded_rows() -> None:
+    jobs = [rows_of(1).train[:3], rows_of(2).train[:2]]
+    batch = make_batch(jobs, 9, torch.device("cpu"))
+    parts = [padded(rows, 9) for rows in jobs]
+    assert torch.equal(batch.ids, torch.cat([ids.flatten() for ids, _, _ in parts]))
+    following = torch.cat([labels.roll(-1, 1).flatten() for _, labels, _ in parts])
+    assert torch.equal(batch.labels, following[batch.places])
+    assert batch.foretold == tuple(int((labels != IGNORED).sum()) for _, labels, _ in parts)
+    assert torch.equal(
+        batch.positions, torch.cat([torch.arange(ids.shape[1]).repeat(len(ids)) for ids, _, _ in parts])
+    )
+
+
+def test_neighbours_of_one_length_are_joined() -> None:
+    segments = (Segment(0, 10, 2), Segment(10, 15, 1), Segment(15, 18, 1), Segment(18, 23, 1))
+    assert joined(segments) == (Segment(0, 15, 3), Segment(15, 18, 1), Segment(18, 23, 1))
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_and_activations_are_torchs_own(together: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    batch = make_batch([rows_of(1).train[:3], rows_of(2).train[:1]], 0, torch.device("cpu"))
+    seats = Seats(together)
+    weight = torch.randn(24).to(dtype)
+    norm, silu = Norm(SimpleNamespace(weight=weight, variance_epsilon=1e-5), seats), Silu(nn.SiLU(), seats)
+    x = torch.randn(1, len(batch.ids), 3, 24).to(dtype)
+    grad = torch.randn_like(x)
+
+    def passed(norms: object, activates: object) -> list[Tensor]:
+        leaf = x.clone().requires_grad_()
+        y = activates(norms(leaf))  # type: ignore[operator]
+        return [y, *torch.autograd.grad(y, [leaf], grad)]
+
+    with seats.taken(batch, {}):
+        found = passed(norm, silu)
+    wanted = passed(lambda leaf: F.rms_norm(leaf, (24,), weight, 1e-5), F.silu)
+    limit = 1e-5 if dtype == torch.float32 else 5e-2
+    assert all(torch.allclose(a, b, rtol=limit, atol=limit) for a, b in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("window", [None, 3])
