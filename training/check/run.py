@@ -152,7 +152,8 @@ def _weigh(
 def _batch(longest: list[Coded]) -> Batch:
     """The longest rows together, as a run that groups rows by length may draw them."""
     lengths = {len(one.example.input_ids) for one in longest}
-    return Batch(len(longest), max(lengths), ragged=len(lengths) > 1)
+    counted = sum(one.example.num_loss_tokens for one in longest)
+    return Batch(len(longest), max(lengths), ragged=len(lengths) > 1, counted=counted)
 
 
 def _look_at_memory(config: TrainConfig, coded: list[Coded], wishes: Wishes, report: CheckReport) -> None:

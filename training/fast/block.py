@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.fast.elementwise import heads_of, rms_norm, silu_mul
+from training.fast.elementwise import Kernels, heads_of, silu_mul
 from training.fast.group import Group
 
 # cos and sin [batch or 1, length, dim / 2] of every token's place.
@@ -22,8 +21,8 @@ Angles = tuple[Tensor, Tensor]
 class Block:
     """`first` are the linears behind the norm, `last` is the one before the sum."""
 
-    def __init__(self, norm: Any, first: Group, last: Group) -> None:
-        self._norm, self.first, self.last = norm, first, last
+    def __init__(self, norm: Any, first: Group, last: Group, kernels: Kernels) -> None:
+        self._norm, self.first, self.last, self._kernels = norm, first, last, kernels
 
     def __call__(self, x: Tensor, angles: Angles, recomputes: bool) -> Tensor:
         """x [batch, length, width] -> the same."""
@@ -41,7 +40,7 @@ class Block:
 
     def inner(self, x: Tensor, angles: Angles, weights: Sequence[Tensor]) -> Tensor:
         """All up to the last linear; `weights` are those of `first`."""
-        return self._between(self.first(rms_norm(self._norm, x), weights), angles)
+        return self._between(self.first(self._kernels.rms_norm(self._norm, x), weights), angles)
 
     def _between(self, y: Tensor, angles: Angles) -> Tensor:
         raise NotImplementedError
@@ -50,30 +49,28 @@ class Block:
 class Attention(Block):
     """Of a layer's own module for it, whose heads are turned by their place and nothing else."""
 
-    def __init__(self, norm: Any, attention: Any) -> None:
+    def __init__(self, norm: Any, attention: Any, kernels: Kernels) -> None:
         first = Group(attention.q_proj, attention.k_proj, attention.v_proj)
-        super().__init__(norm, first, Group(attention.o_proj))
+        super().__init__(norm, first, Group(attention.o_proj), kernels)
         self._dim, self._scaling = attention.head_dim, attention.scaling
         self._kv_heads = attention.config.num_key_value_heads
 
     def _between(self, y: Tensor, angles: Angles) -> Tensor:
         qkv = y.unflatten(-1, (-1, self._dim))
-        q, k, v = heads_of(qkv, *angles, self._kv_heads)
+        q, k, v = heads_of(qkv, *angles, self._kv_heads, self._kernels)
         is_grouped = q.shape[1] != k.shape[1]
-        heads = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=self._scaling, enable_gqa=is_grouped
-        )
+        heads = self._kernels.attention(q, k, v, is_causal=True, scale=self._scaling, enable_gqa=is_grouped)
         return heads.transpose(1, 2).flatten(2)
 
 
 class FeedForward(Block):
     """silu(gate) * up, then down."""
 
-    def __init__(self, norm: Any, mlp: Any) -> None:
-        super().__init__(norm, Group(mlp.gate_proj, mlp.up_proj), Group(mlp.down_proj))
+    def __init__(self, norm: Any, mlp: Any, kernels: Kernels) -> None:
+        super().__init__(norm, Group(mlp.gate_proj, mlp.up_proj), Group(mlp.down_proj), kernels)
 
     def _between(self, y: Tensor, angles: Angles) -> Tensor:
-        return silu_mul(y)
+        return silu_mul(y, self._kernels)
 
 
 class Recomputed(torch.autograd.Function):

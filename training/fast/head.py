@@ -16,11 +16,17 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 def make_loss_fast(causal: Any) -> bool:
     """Has a model of a known family with a frozen, plain head skip its logits in training; says whether."""
+    if can_skip_logits(causal):
+        causal.forward = MethodType(_forward, causal)
+        return True
+    return False
+
+
+def can_skip_logits(causal: Any) -> bool:
+    """Whether it is such a model."""
     head = causal.get_output_embeddings()
-    if causal.config.model_type not in FAMILIES or type(head) is not nn.Linear or head.weight.requires_grad:
-        return False
-    causal.forward = MethodType(_forward, causal)
-    return True
+    is_plain = type(head) is nn.Linear and not head.weight.requires_grad
+    return causal.config.model_type in FAMILIES and is_plain
 
 
 def takes_loss_rows(model: Any) -> bool:

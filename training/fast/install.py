@@ -20,10 +20,10 @@ from training.fast.modules import make_linears_fast
 from training.methods.table import METHODS
 
 
-def goes_fast(config: TrainConfig, world: World) -> bool:
-    """`auto` is on a GPU, where it pays, if the run can."""
+def goes_fast(config: TrainConfig, world: World, gpu: bool | None = None) -> bool:
+    """`auto` is on a GPU, where it pays, if the run can; `gpu`: whether it has one, if not this process'."""
     if config.fast == "auto":
-        return torch.cuda.is_available() and can_go_fast(config, world)
+        return (torch.cuda.is_available() if gpu is None else gpu) and can_go_fast(config, world)
     return config.fast == "on"
 
 

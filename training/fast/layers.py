@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from training.fast.block import Attention, FeedForward
+from training.fast.elementwise import KERNELS, Kernels
 from training.fast.group import Group
 
 # Whose layers are two norms, attention over turned heads and a gated feed-forward part, and nothing else.
 FAMILIES = ("llama", "mistral", "qwen2")
 
 
-def make_layers_fast(causal: Any) -> int:
+def make_layers_fast(causal: Any, kernels: Kernels = KERNELS) -> int:
     """Gives every decoder layer that fits its fast forward; returns how many got it.
 
     Linears must have been made fast before. A layer that recomputes its activations does so by halves,
@@ -28,9 +29,10 @@ def make_layers_fast(causal: Any) -> int:
     found = [layer for layer in layers if _fits(layer)]
     for layer in found:
         layer.is_last = layer is layers[-1]
+        layer.implementation = kernels.implementation
         layer.halves = (
-            Attention(layer.input_layernorm, layer.self_attn),
-            FeedForward(layer.post_attention_layernorm, layer.mlp),
+            Attention(layer.input_layernorm, layer.self_attn, kernels),
+            FeedForward(layer.post_attention_layernorm, layer.mlp, kernels),
         )
         layer.forward = MethodType(_forward, layer)
     return len(found)
@@ -56,7 +58,7 @@ def _is_usual(layer: Any, asked: dict[str, Any]) -> bool:
     return (
         layer.training
         and torch.is_grad_enabled()
-        and layer.self_attn.config._attn_implementation == "sdpa"
+        and layer.self_attn.config._attn_implementation == layer.implementation
         and all(asked[name] is None or asked[name] is False for name in special)
         and all(block.is_plain() for block in layer.halves)
     )

@@ -10,8 +10,12 @@ from torch import nn
 
 from training.base import read_base
 from training.config import TrainConfig
-from training.memory.rehearsal import Batch, Rehearsed, rehearse
+from training.distributed.world import ALONE
+from training.fast.head import can_skip_logits
+from training.fast.install import goes_fast
+from training.memory.rehearsal import Batch, Rehearsed, Way, causal_of, rehearse, rehearse_loss
 from training.memory.skeleton import skeleton
+from training.memory.unpatched import unpatched
 from training.methods.targets import layer_of
 from training.model import Model
 
@@ -56,23 +60,22 @@ def readable(size: float) -> str:
 
 
 def estimate(config: TrainConfig, batch: Batch, *, gpu: bool) -> MemoryEstimate:
-    """The estimate for batches like `batch`. Raises `InvalidBase`, `InvalidConfig`.
+    """The estimate for batches like `batch`, on the way that the run would go.
 
-    What torch allocates is counted; a GPU's own context, about half a GiB, comes on top.
+    What torch allocates is counted; a GPU's own context, about half a GiB, comes on top. Raises
+    `InvalidBase`, `InvalidConfig`.
     """
-    dtype = _dtype(config.dtype, gpu)
-    whole = skeleton(config, dtype)
-    step = _rehearsed(config, whole, dtype, batch, gpu)
-    learned = sum(_bytes(weight) for weight in whole.parameters() if weight.requires_grad)
-    kept = sum(_bytes(weight) for weight in whole.parameters() if not weight.requires_grad)
-    vocabulary = int(read_base(config.base).get_text_config().vocab_size)
-    logits = LOSS_BYTES * batch.rows * batch.length * vocabulary
-    optimizer, paged = _optimizer(config, learned, gpu)
+    way = Way(gpu, goes_fast(config, ALONE, gpu), _dtype(config.dtype, gpu))
+    with unpatched(read_base(config.base)):
+        whole = skeleton(config, way.dtype, fast=way.fast)
+        step, logits = _rehearsed(config, whole, batch, way), _logits(whole, batch, way)
+    kept, learned = _weights(whole, way)
+    optimizer, paged = _optimizer(config, learned, way)
     held = 0 if paged else optimizer
     standing = kept + learned + held + (learned if config.optim.accumulation > 1 else 0)
     moments = {
         "at the loss": standing + step.saved + logits,
-        "going back": standing + step.highest + _dequantized(whole, dtype),
+        "going back": standing + step.highest + (0 if way.fast else _dequantized(whole, way.dtype)),
         "at the optimizer's step": kept + 2 * learned + held,
     }
     moment = max(moments, key=moments.__getitem__)
@@ -88,31 +91,50 @@ def estimate(config: TrainConfig, batch: Batch, *, gpu: bool) -> MemoryEstimate:
     )
 
 
-def _rehearsed(config: TrainConfig, whole: Model, dtype: torch.dtype, batch: Batch, gpu: bool) -> Rehearsed:
-    """What the whole depth keeps; layers below the first one that learns keep nothing."""
+def _rehearsed(config: TrainConfig, whole: Model, batch: Batch, way: Way) -> Rehearsed:
+    """What the whole depth keeps; layers below the first that learns do so only if they compute again."""
     layers = int(read_base(config.base).get_text_config().num_hidden_layers)
-    if not config.gradient_checkpointing:
-        layers -= min((layer_of(name) or 0) for name, w in whole.named_parameters() if w.requires_grad)
-    half = gpu and dtype == torch.bfloat16
-    one, two = (
-        rehearse(skeleton(_everywhere(config, count), dtype, count), batch, gpu=gpu, half=half)
-        for count in (1, 2)
-    )
-    return one.grown(two, layers)
+    below = min((layer_of(name) or 0) for name, w in whole.named_parameters() if w.requires_grad)
+
+    def rehearsed(count: int, learning: int) -> Rehearsed:
+        model = skeleton(_last(config, count, learning), way.dtype, count, fast=way.fast)
+        return rehearse(model, batch, way)
+
+    one = rehearsed(1, 1)
+    step = one.grown(rehearsed(2, 2), layers - below)
+    if below and config.gradient_checkpointing:
+        step = step.with_more(one, rehearsed(2, 1), below)
+    return step
 
 
-def _everywhere(config: TrainConfig, count: int) -> TrainConfig:
-    """The same on all of `count` layers."""
-    return replace(config, last_layers=count, lora=replace(config.lora, layers_to_transform=None))
+def _last(config: TrainConfig, count: int, learning: int) -> TrainConfig:
+    """The same on the last `learning` of `count` layers."""
+    chosen = None if learning == count else tuple(range(count - learning, count))
+    return replace(config, last_layers=learning, lora=replace(config.lora, layers_to_transform=chosen))
 
 
-def _optimizer(config: TrainConfig, learned: int, gpu: bool) -> tuple[int, bool]:
+def _logits(whole: Model, batch: Batch, way: Way) -> int:
+    """What the loss takes while it is made."""
+    causal = causal_of(whole)
+    if way.fast and can_skip_logits(causal):
+        return rehearse_loss(causal.get_output_embeddings(), batch)
+    return LOSS_BYTES * batch.tokens * int(causal.config.get_text_config().vocab_size)
+
+
+def _weights(whole: Model, way: Way) -> tuple[int, int]:
+    """Bytes of what stays as it is, and of what learns."""
+    learned = sum(_bytes(weight) for weight in whole.parameters() if weight.requires_grad)
+    kept = sum(_bytes(weight) for weight in whole.parameters() if not weight.requires_grad)
+    return kept + (_unnested(whole) if way.fast else 0), learned
+
+
+def _optimizer(config: TrainConfig, learned: int, way: Way) -> tuple[int, bool]:
     """Bytes of the optimizer's two averages, and whether they leave the device when it is full."""
     name = config.optim.optimizer
-    if name == "auto" and gpu and config.quantization != "none":
+    if name == "auto" and way.gpu and config.quantization != "none" and not way.fast:
         name = "paged_adamw_32bit"
-    size = learned // 2 if name == "paged_adamw_8bit" and gpu else 2 * learned
-    return size, gpu and name.startswith("paged")
+    size = learned // 2 if name == "paged_adamw_8bit" and way.gpu else 2 * learned
+    return size, way.gpu and name.startswith("paged")
 
 
 def _dtype(name: str, gpu: bool) -> torch.dtype:
@@ -127,6 +149,14 @@ def _bytes(weight: nn.Parameter) -> int:
     if isinstance(weight, Int8Params):
         return int(weight.numel() + 4 * weight.shape[0])
     return int(weight.numel() * weight.element_size())
+
+
+def _unnested(model: Model) -> int:
+    """Scales of NF4 linears in float32: the fast way has them beside those that are quantized themselves."""
+    named = dict(model.named_parameters())
+    learning = {layer_of(name) for name, weight in named.items() if weight.requires_grad}
+    found = [w for name, w in named.items() if isinstance(w, Params4bit) and layer_of(name) in learning]
+    return sum(4 * weight.numel() // 64 for weight in found)
 
 
 def _dequantized(model: Model, dtype: torch.dtype) -> int:

@@ -18,8 +18,13 @@ from training.methods.whole import open_weights
 from training.model import Model, adapt
 
 
-def skeleton(config: TrainConfig, dtype: torch.dtype, num_layers: int | None = None) -> Model:
-    """The model that the run trains, cut to `num_layers` if given. Raises `InvalidBase`, `InvalidConfig`."""
+def skeleton(
+    config: TrainConfig, dtype: torch.dtype, num_layers: int | None = None, *, fast: bool = False
+) -> Model:
+    """The model that the run trains, cut to `num_layers` if given; `fast` as for `adapt`.
+
+    Raises `InvalidBase`, `InvalidConfig`.
+    """
     structure, whole = read_base(config.base), METHODS[config.method].makes_model
     held = torch.float32 if whole else dtype
     with torch.device("meta"):
@@ -31,7 +36,7 @@ def skeleton(config: TrainConfig, dtype: torch.dtype, num_layers: int | None = N
             return open_weights(model, config)
         if config.quantization != "none":
             model = _quantized(model, config.quantization, dtype)
-        return adapt(model, _afresh(config))
+        return adapt(model, _afresh(config), fast)
 
 
 def _afresh(config: TrainConfig) -> TrainConfig:
