@@ -9,10 +9,10 @@ from typing import Any
 
 from server import workers
 from server.errors import InvalidRequest, NotReady
+from server.fair_lock import FairLock
 from server.requests import Turn
 from server.strikes import MAX_STRIKES, Strikes
 from server.template_child import Child, ChildLost, OverLimit
-from server.turns import Turns
 
 # For which one waits behind others'.
 PATIENCE_SECONDS = 10.0
@@ -29,7 +29,7 @@ class Templates:
     def __init__(self, start: Callable[[], Child] = Child, patience: float = PATIENCE_SECONDS) -> None:
         self._start = start
         self._patience = patience
-        self._turns = Turns()
+        self._lock = FairLock()
         # All below belongs to this thread; and no thread that others wait for.
         self._pool = ThreadPoolExecutor(1, "templates")
         self._strikes = Strikes()
@@ -43,7 +43,7 @@ class Templates:
         Raises InvalidRequest; NotReady where others hold it up, or no process can be had.
         """
         try:
-            async with self._turns.turn(tenant, self._patience):
+            async with self._lock.turn(tenant, self._patience):
                 return await workers.run(
                     self._pool, partial(self._render, tenant, template, tokens, messages)
                 )

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 Line = deque["asyncio.Future[None]"]
 
 
-class Turns:
+class FairLock:
     """Belongs to the event loop. Behind whoever has the turn, a tenant waits for one of each other tenant."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Turns: one at a time, and no tenant waits for two of another's."""
+"""The lock: one at a time, and no tenant waits for two of another's."""
 
 import asyncio
 from collections import Counter
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.turns import Turns
+from server.fair_lock import FairLock
 
 # Number and tenant.
 Visitor = tuple[int, str]
@@ -18,7 +18,7 @@ class Room:
     """Those who want a turn; whoever has it keeps it until `finish`."""
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.lock = FairLock()
         self.waiting: dict[Visitor, asyncio.Task[None]] = {}
         self.served: list[Visitor] = []
         self.done = asyncio.Event()
@@ -39,7 +39,7 @@ class Room:
         await settle()
 
     async def _visit(self, visitor: Visitor, patience: float) -> None:
-        async with self.turns.turn(visitor[1], patience):
+        async with self.lock.turn(visitor[1], patience):
             del self.waiting[visitor]
             self.served.append(visitor)
             self.done.clear()
@@ -79,7 +79,7 @@ def test_nobody_waits_for_two_of_another_tenant(steps: list[str | int]) -> None:
         while room.waiting:
             await room.finish()
         await room.finish()
-        assert not room.turns._is_taken and not room.turns._lines
+        assert not room.lock._is_taken and not room.lock._lines
         for each in "abc":
             numbers = [number for number, tenant in room.served if tenant == each]
             assert numbers == sorted(numbers), "a tenant's own come in order"
@@ -107,12 +107,12 @@ def test_a_turn_that_comes_as_it_is_given_up_goes_to_the_next() -> None:
 
 def test_who_waits_too_long_is_told_and_takes_no_turn() -> None:
     async def scenario() -> None:
-        turns = Turns()
-        async with turns.turn("a", 0.0):
+        lock = FairLock()
+        async with lock.turn("a", 0.0):
             with pytest.raises(TimeoutError):
-                async with turns.turn("b", 0.0):
+                async with lock.turn("b", 0.0):
                     raise AssertionError("nobody has ended")
-        async with turns.turn("c", 0.0):
+        async with lock.turn("c", 0.0):
             pass
 
     asyncio.run(scenario())
