@@ -84,6 +84,15 @@ def chat_problems(chat: Sequence[Turn], limits: Limits) -> Iterator[Violation]:
         yield Violation("chat.messages", f"are longer than {limits.max_prompt_bytes} bytes together.")
 
 
+def rendered_problems(rendered: str, limits: Limits) -> Iterator[Violation]:
+    """Of a conversation as an adapter's chat template makes it: a long text of short turns, if it likes."""
+    if len(rendered) > limits.max_prompt_bytes:
+        most = limits.max_prompt_bytes
+        yield Violation(
+            "chat", f"is {len(rendered)} characters by the adapter's template; at most {most} are taken."
+        )
+
+
 def length_problems(num_tokens: int, field: str, limits: Limits) -> Iterator[Violation]:
     """A prompt leaves room for one token of answer."""
     if num_tokens == 0:

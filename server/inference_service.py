@@ -127,7 +127,9 @@ class InferenceService(InferenceServicer):
         async with self._desk.adapter(tenant, request.adapter_id) as adapter:
             text = await self._texts.of(adapter)
             is_text = request.WhichOneof("input") == "text"
-            ids = await (encode(text, request.text) if is_text else encode_chat(text, turns, tenant))
+            ids = await (
+                encode(text, request.text, tenant) if is_text else encode_chat(text, turns, tenant, limits)
+            )
         return pb.TokenizeResponse(token_ids=ids)
 
     def _eos_of(self, text: Text, limits: Limits) -> frozenset[int]:

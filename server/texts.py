@@ -10,6 +10,7 @@ from adapters.files import describe
 from adapters.manifest import Manifest
 from adapters.store import AdapterVersion
 from server.base import UnreadableBase
+from server.encoder import Encoder
 from server.errors import AdapterUnusable
 from server.templates import Templates
 from server.text import Text
@@ -21,7 +22,7 @@ MAX_TEXTS = 16
 class Texts:
     """The base's text, and those of adapters by digest, the least recently used out first.
 
-    All methods belong to the event loop's thread.
+    All methods but `close` belong to the event loop's thread.
     """
 
     def __init__(self, base: str, folder_of: Callable[[str], Path], max_texts: int = MAX_TEXTS) -> None:
@@ -39,7 +40,7 @@ class Texts:
         if version.digest not in self._texts:
             self._texts[version.digest] = self._load(version)
             if len(self._texts) > self._max_texts:
-                self._texts.popitem(last=False)
+                self._texts.popitem(last=False)[1].add_done_callback(_leave)
         self._texts.move_to_end(version.digest)
         try:
             # Shielded: others may wait for the same one.
@@ -51,8 +52,10 @@ class Texts:
             raise AdapterUnusable(name, told) from error
 
     def close(self) -> None:
-        """Waits for what is being rendered."""
+        """Waits for what is being rendered and encoded."""
         self._templates.close()
+        for encoder in filter(None, map(_encoder, self._texts.values())):
+            encoder.close()
 
     async def check(self, folder: Path, manifest: Manifest) -> None:
         """Raises InvalidAdapter where an upload's own tokenizer could not be used."""
@@ -68,6 +71,16 @@ class Texts:
         return asyncio.ensure_future(reading)
 
 
+def _leave(loaded: "asyncio.Future[Text]") -> None:
+    if (encoder := _encoder(loaded)) is not None:
+        encoder.leave()
+
+
+def _encoder(loaded: "asyncio.Future[Text]") -> Encoder | None:
+    is_there = loaded.done() and not loaded.cancelled() and loaded.exception() is None
+    return loaded.result().encoder if is_there else None
+
+
 def read_text(base: str, folder: Path, manifest: Manifest, templates: Templates) -> Text:
     """The text of a base with what an adapter brought in its place: a tokenizer, or a chat template alone.
 
@@ -78,6 +91,6 @@ def read_text(base: str, folder: Path, manifest: Manifest, templates: Templates)
         if spec.name in brought and describe(folder / spec.name) != spec:
             raise InvalidAdapter([f"{spec.name} is not the file that was checked; its bytes changed on disk"])
     if "tokenizer.json" in brought:
-        return Text(str(folder), templates)
+        return Text(str(folder), templates, is_own=True)
     template = folder / "chat_template.jinja"
     return Text(base, templates, chat_template=template.read_text(encoding="utf-8"))

@@ -17,9 +17,9 @@ import pytest
 
 from lorikeet.v1 import inference_pb2 as pb
 from server.errors import InvalidRequest, NotReady
+from server.limited_child import Child
 from server.requests import Turn
-from server.template_child import Child
-from server.templates import Templates
+from server.templates import Templates, start_child
 from tests.server.front.house import House, refused
 from tests.server.front.packs import chunks, header, pack, send
 
@@ -63,13 +63,13 @@ class Workshop:
 
 class Fragile(Child):
     def __init__(self, mishaps: list[Callable[[Child], None]]) -> None:
-        super().__init__()
+        super().__init__("server.template_process")
         self._mishaps = mishaps
 
-    def ask(self, task: dict[str, Any]) -> dict[str, str]:
+    def ask(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
         if self._mishaps:
             self._mishaps.pop(0)(self)
-        return super().ask(task)
+        return super().ask(task, seconds)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_one_that_dies_with_nothing_to_do_is_replaced(
         pass
     assert workshop.render() == "<a>"
     assert len(workshop.started) == num_started + 1
-    assert len(workshop.templates._strikes) == 0
+    assert len(workshop.templates._bounded._strikes) == 0
 
 
 def test_an_answer_to_what_was_asked_before_is_nobody_s(workshop: Workshop) -> None:
@@ -169,21 +169,21 @@ def test_an_answer_to_what_was_asked_before_is_nobody_s(workshop: Workshop) -> N
 
 
 def test_killed_while_it_renders_no_template_is_at_fault(workshop: Workshop) -> None:
-    num_strikes = len(workshop.templates._strikes)
+    num_strikes = len(workshop.templates._bounded._strikes)
     # As often as it is tried.
     workshop.mishaps += [kill_busy_renderer, kill_busy_renderer]
     with pytest.raises(NotReady, match="try again"):
         workshop.render(LONG)
-    assert len(workshop.templates._strikes) == num_strikes
+    assert len(workshop.templates._bounded._strikes) == num_strikes
     assert workshop.render() == "<a>"
 
 
 def test_its_own_limit_is_told_from_a_kill(workshop: Workshop) -> None:
     workshop.render()
-    child, num_strikes = workshop.newest, len(workshop.templates._strikes)
+    child, num_strikes = workshop.newest, len(workshop.templates._bounded._strikes)
     with pytest.raises(InvalidRequest, match="more than 1 s for this conversation"):
         workshop.render(LONG)
-    assert len(workshop.templates._strikes) == num_strikes + 1
+    assert len(workshop.templates._bounded._strikes) == num_strikes + 1
     assert workshop.render() == "<a>"
     assert workshop.newest is child, "who renders next is forked, which takes no time"
 
@@ -198,7 +198,7 @@ def test_one_renders_many(workshop: Workshop) -> None:
 
 
 def test_who_is_worn_is_replaced() -> None:
-    workshop = Workshop(partial(Child, [sys.executable, "-s", "-c", WORN]))
+    workshop = Workshop(partial(Child, "", command=[sys.executable, "-s", "-c", WORN]))
     pids = set()
     for _ in range(3):
         assert workshop.render() == "<a>"
@@ -214,9 +214,9 @@ def test_one_that_cannot_be_started_is_no_template_s_fault(house: House) -> None
     request = pb.TokenizeRequest(adapter_id="own", chat=chat)
     templates = house.front._texts._templates
     for command in BROKEN:
-        templates._start = partial(Child, command)
+        templates._bounded._start = partial(Child, "", command=command)
         refusal = refused(lambda: house.inference.Tokenize(request))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY")
         assert refusal.retries
-    templates._start = Child
+    templates._bounded._start = start_child
     assert house.inference.Tokenize(request).token_ids

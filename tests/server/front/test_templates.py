@@ -103,7 +103,7 @@ def test_who_leaves_before_the_end_is_counted_too(templates: Templates, loop: Lo
             await asked
 
     loop.run(scenario())
-    assert len(templates._strikes) == 1
+    assert len(templates._bounded._strikes) == 1
 
 
 def test_a_tenants_many_renderings_let_others_in(templates: Templates, loop: Loop) -> None:
