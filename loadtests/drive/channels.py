@@ -1,7 +1,6 @@
 """Enough connections that no call waits for a stream: servers allow a connection only so many at once."""
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 
 from loadtests.drive.calls import CallError
 from loadtests.drive.http2 import Http2
+from loadtests.drive.tls import Tls
 
 # Fewer than any server allows: 100 is what HTTP/2 advises as the least, and this server takes 256.
 STREAMS_PER_CHANNEL = 80
@@ -31,12 +31,12 @@ class _Lane:
 
 
 class Channels:
-    """Calls go to the first channel that has room. ca: PEM of the authority; makes it TLS."""
+    """Calls go to the first channel that has room."""
 
-    def __init__(self, address: str, ca: bytes | None) -> None:
+    def __init__(self, address: str, tls: Tls | None) -> None:
         place = urlsplit(f"//{address}")
         self._host, self._port = place.hostname or "", place.port or PORT
-        self._tls = None if ca is None else _trusting(ca)
+        self._tls = None if tls is None else tls.context()
         self._lanes: list[_Lane] = []
 
     async def connect(self) -> None:
@@ -82,9 +82,3 @@ async def _connected(lane: _Lane) -> Http2:
     if not connection.is_open:
         raise CallError("unavailable", "the server took the connection and closed it again")
     return connection
-
-
-def _trusting(ca: bytes) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=ca.decode())
-    context.set_alpn_protocols(["h2"])
-    return context

@@ -14,6 +14,7 @@ from loadtests.drive.channels import Channels
 from loadtests.drive.http2 import Header
 from loadtests.drive.records import OK, Record
 from loadtests.drive.target import Clock, Served
+from loadtests.drive.tls import Tls
 from loadtests.workload.events import Request
 from lorikeet.upload import UploadStream, read_folder
 from lorikeet.v1 import adapters_pb2, inference_pb2
@@ -25,13 +26,13 @@ GENERATE = "/lorikeet.v1.Inference/Generate"
 
 @dataclass(frozen=True)
 class GrpcTarget:
-    """keys: tenant -> its key, sent as `authorization: Bearer`. ca: PEM of the authority; makes it TLS."""
+    """keys: tenant -> its key, sent as `authorization: Bearer`. tls: None sends plain bytes."""
 
     address: str
     timeout: float | None = None
     ready_seconds: float = 60.0
     keys: Mapping[str, str] = field(default_factory=dict)
-    ca: bytes | None = None
+    tls: Tls | None = None
 
     @property
     def title(self) -> str:
@@ -47,7 +48,7 @@ class GrpcConnection:
     def __init__(self, target: GrpcTarget) -> None:
         self._target = target
         self._channel = _channel(target)
-        self._channels = Channels(target.address, target.ca)
+        self._channels = Channels(target.address, target.tls)
         self._metadata = {
             tenant: (("authorization", f"Bearer {key}"),) for tenant, key in target.keys.items()
         }
@@ -80,7 +81,7 @@ class GrpcConnection:
 
     def _headers(self, request: Request) -> list[Header]:
         target = self._target
-        scheme = "http" if target.ca is None else "https"
+        scheme = "http" if target.tls is None else "https"
         metadata = self._metadata.get(request.tenant, ())
         return request_headers(scheme, target.address, GENERATE, metadata, target.timeout)
 
@@ -101,9 +102,9 @@ class GrpcConnection:
 
 
 def _channel(target: GrpcTarget) -> grpc.aio.Channel:
-    if target.ca is None:
+    if target.tls is None:
         return grpc.aio.insecure_channel(target.address)
-    return grpc.aio.secure_channel(target.address, grpc.ssl_channel_credentials(target.ca))
+    return grpc.aio.secure_channel(target.address, target.tls.credentials())
 
 
 def _message(request: Request, prompt: list[int]) -> bytes:

@@ -107,8 +107,9 @@ class Http2(asyncio.Protocol):
         self._leave_if_done()
 
     def close(self) -> None:
+        """At once: the farewell of TLS would take an answer of the server's."""
         self.is_open = False
-        self._transport.close()
+        self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport), "made for streams of bytes"

@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import grpc
-
 from loadtests.drive.grpc_target import GrpcTarget
 from loadtests.drive.target import Target
 from loadtests.figures import LoadTestError
@@ -84,6 +82,6 @@ def client_of(target: Target, tenant: str) -> Iterator[Client]:
     """Raises LoadTestError for a target that does not speak the public contract."""
     if not isinstance(target, GrpcTarget):
         raise LoadTestError(f"{target.title} has no aliases: they are set over gRPC")
-    credentials = None if target.ca is None else grpc.ssl_channel_credentials(target.ca)
+    credentials = None if target.tls is None else target.tls.credentials()
     with Client(target.address, api_key=target.keys.get(tenant), credentials=credentials) as client:
         yield client

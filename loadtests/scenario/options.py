@@ -10,6 +10,7 @@ from loadtests.drive.fleet import DriveConfig
 from loadtests.drive.grpc_target import GrpcTarget
 from loadtests.drive.store import SUFFIXES
 from loadtests.drive.target import Target
+from loadtests.drive.tls import Tls
 from server.engine.config import COUNT, COUNT_OR_AUTO, check_options, option
 
 ABOVE_ZERO = (1e-3, float("inf"))
@@ -36,6 +37,9 @@ class PlaceOptions:
     )
     metrics: str = option("", "address of the server's /metrics page, to be watched besides")
     keys: str = option("", "TOML file: tenant = key, sent as `authorization: Bearer`; --serve makes its own")
+    ca: str = option("", "PEM of the authority that --target's certificate is from; makes it TLS")
+    cert: str = option("", "PEM of the driver's own certificate, where --target asks for one")
+    key: str = option("", "PEM of that certificate's key")
     vocab_size: int = option(4096, "prompts of an HTTP target have ids below it", bounds=(16, float("inf")))
     scale: str = option(
         "full", "full; brief: shorter, for a GPU; or small, for a CPU", choices=("full", "brief", "small")
@@ -56,7 +60,7 @@ class PlaceOptions:
     def _problems(self) -> Iterator[str]:
         if self.serve == bool(self.target):
             yield "give --target or --serve, one of them"
-        for name in ("names", "keys"):
+        for name in ("names", "keys", "ca", "cert", "key"):
             if (file := getattr(self, name)) and not Path(file).is_file():
                 yield f"{name} {file}: there is no such file"
         if self.names and (self.serve or self.adapter):
@@ -64,14 +68,23 @@ class PlaceOptions:
         if self.keys and self.serve:
             yield "keys are for a server that is there: --serve makes its own"
 
+        if self.ca and (self.serve or "://" in self.target):
+            yield "ca is for a --target HOST:PORT"
+        if bool(self.cert) != bool(self.key) or (self.cert and not self.ca):
+            yield "cert and key belong together, and to ca"
+
     def target_at(self, address: str, keys: dict[str, str]) -> Target:
         timeout = self.timeout or None
         if not address.startswith(("http://", "https://")):
-            return GrpcTarget(address, timeout=timeout, keys=keys)
+            return GrpcTarget(address, timeout=timeout, keys=keys, tls=self._tls())
         # Only for this target: who drives gRPC needs no HTTP client.
         from loadtests.drive.http_target import HttpTarget
 
         return HttpTarget(address, timeout=timeout, keys=keys, vocab_size=self.vocab_size)
+
+    def _tls(self) -> Tls | None:
+        own = (Path(self.cert), Path(self.key)) if self.cert else (None, None)
+        return Tls(Path(self.ca), *own) if self.ca else None
 
     def told_keys(self) -> dict[str, str]:
         return tomllib.loads(Path(self.keys).read_text()) if self.keys else {}

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,9 +12,10 @@ import pytest
 
 from loadtests.drive.grpc_target import GrpcConnection, GrpcTarget
 from loadtests.drive.records import Record
+from loadtests.drive.tls import Tls
 from loadtests.workload import Request
 from lorikeet.v1 import inference_pb2, inference_pb2_grpc
-from tests.server.front.authority import Authority
+from tests.server.front.authority import Authority, Pair
 
 Answer = inference_pb2.GenerateResponse
 Behaviour = Callable[[Any, Any], AsyncIterator[Answer]]
@@ -29,19 +31,19 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
 
 @asynccontextmanager
 async def connected(
-    behaviour: Behaviour, timeout: float | None = None, authority: Authority | None = None
+    behaviour: Behaviour, timeout: float | None = None, pair: Pair | None = None, tls: Tls | None = None
 ) -> AsyncIterator[tuple[GrpcConnection, grpc.aio.Server]]:
     server = grpc.aio.server()
     inference_pb2_grpc.add_InferenceServicer_to_server(Servicer(behaviour), server)  # type: ignore[no-untyped-call]
-    if authority is None:
+    if pair is None:
         port = server.add_insecure_port("127.0.0.1:0")
     else:
-        pair = authority.issue("localhost")
         credentials = grpc.ssl_server_credentials([(pair.key, pair.certificate)])
         port = server.add_secure_port("localhost:0", credentials)
     await server.start()
-    ca = authority.certificate if authority else None
-    target = GrpcTarget(f"localhost:{port}" if ca else f"127.0.0.1:{port}", timeout, 5.0, {"t": "secret"}, ca)
+    target = GrpcTarget(
+        f"localhost:{port}" if tls else f"127.0.0.1:{port}", timeout, 5.0, {"t": "secret"}, tls
+    )
     connection = target.connect()
     try:
         await connection.describe()
@@ -49,6 +51,12 @@ async def connected(
     finally:
         await connection.close()
         await server.stop(None)
+
+
+def trusting(authority: Authority, folder: Path) -> Tls:
+    ca = folder / "ca.pem"
+    ca.write_bytes(authority.certificate)
+    return Tls(ca)
 
 
 def new(index: int) -> Record:
@@ -93,15 +101,20 @@ def test_an_answer_is_in_its_record() -> None:
     assert record.sent < record.times[0] <= record.times[1] <= record.end
 
 
-def test_over_tls_and_with_a_deadline_that_the_server_knows() -> None:
-    record = run(said, authority=Authority(), timeout=60.0)
+def test_over_tls_and_with_a_deadline_that_the_server_knows(tmp_path: Path) -> None:
+    authority = Authority()
+    pair, tls = authority.issue("localhost"), trusting(authority, tmp_path)
+    record = run(said, pair=pair, tls=tls, timeout=60.0)
     assert (record.outcome, record.version) == ("ok", "a Bearer secret False")
 
 
-def test_an_authority_that_is_not_the_servers() -> None:
+def test_an_authority_that_is_not_the_servers(tmp_path: Path) -> None:
+    authority = Authority()
+    pair, tls = authority.issue("localhost"), trusting(authority, tmp_path)
+
     async def main() -> Record:
-        async with connected(said, authority=Authority()) as (right, _):
-            wrong = GrpcTarget(right._target.address, ca=Authority().certificate).connect()
+        async with connected(said, pair=pair, tls=tls) as (right, _):
+            wrong = GrpcTarget(right._target.address, tls=trusting(Authority(), tmp_path)).connect()
             try:
                 return await ask(wrong)
             finally:

@@ -40,6 +40,9 @@ class Transport(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def abort(self) -> None:
+        self.closed = True
+
     def took(self, kind: type[Frame]) -> list[Any]:
         return [frame for frame in self.frames if type(frame) is kind]
 
