@@ -16,7 +16,7 @@ class Encoder:
 
     def __init__(self, tokenizer: str) -> None:
         """tokenizer: the text of its tokenizer.json."""
-        start = partial(Child, "server.tokenizer_process", tokenizer)
+        start = partial(Child, "server.tokenizer_process", {"tokenizer": tokenizer})
         self._bounded = Bounded(start, "the adapter's tokenizer", "text")
 
     async def encode(self, tenant: str, text: str, special: bool) -> list[int]:

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -26,7 +26,11 @@ class Child(LineChild):
     """One process. ChildLost is nobody's fault who asked: it was killed from outside, hung or never began."""
 
     def __init__(
-        self, module: str, first: Any = None, command: Sequence[str] = (), patience: float = ANSWER_SECONDS
+        self,
+        module: str,
+        first: Mapping[str, Any] | None = None,
+        command: Sequence[str] = (),
+        patience: float = ANSWER_SECONDS,
     ) -> None:
         """Returns once it is ready to work. Raises ChildLost.
 

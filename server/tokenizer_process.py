@@ -1,6 +1,6 @@
 """The process that encodes texts with an adapter's own tokenizer, as `limited_process` says.
 
-First in: the tokenizer, as the text of its tokenizer.json.
+First in: "tokenizer", the text of its tokenizer.json.
 In: "text", "special" (whether the tokens around a prompt are added). Out: "ids" or "error".
 """
 
@@ -11,9 +11,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from adapters.errors import is_panic
-from adapters.sandbox_process import MAX_ADDRESS_BYTES as MAX_LOADING_BYTES
 from server.limited_process import MAX_ADDRESS_BYTES, Answer, address_bytes, limit_bytes, serve
 
+# As the trial had, with its upload.
+MAX_LOADING_BYTES = 2 * 1024**3
 # What earlier texts may leave taken.
 WORN_BYTES = 256 * 1024**2
 # More than any context holds.
@@ -22,7 +23,7 @@ MAX_IDS = 1 << 20
 
 def main() -> None:
     limit_bytes(MAX_LOADING_BYTES)
-    encode = encoding(Tokenizer.from_str(json.loads(sys.stdin.readline())))
+    encode = encoding(Tokenizer.from_str(json.loads(sys.stdin.readline())["tokenizer"]))
     loaded = address_bytes()
     serve(encode, loaded + WORN_BYTES, min(loaded + MAX_ADDRESS_BYTES, MAX_LOADING_BYTES))
 

@@ -31,8 +31,8 @@ class AdapterWait:
     def _go_on(self, sequence: Sequence, now: float) -> None:
         if sequence.load_asked_at is None:
             sequence.load_asked_at = now
-        if self._slots.lacks_room(adapter := sequence.request.adapter):
+        if self._slots.supply.lacks_room(adapter := sequence.request.adapter):
             if sequence.blocked_at is None:
                 sequence.blocked_at = now
             if now - sequence.blocked_at >= self._drain_after:
-                self._slots.claim(adapter)
+                self._slots.supply.claim(adapter)

@@ -78,7 +78,7 @@ class Engine:
         """One turn of the loop; an empty report where nothing could run."""
         self._laps.start()
         self._take_in()
-        self._scheduler.slots.poll()
+        self._scheduler.slots.supply.poll()
         self._pins.advance()
         chosen = self._scheduler.schedule()
         self._laps.lap("scheduled")
@@ -101,7 +101,7 @@ class Engine:
             self._scheduler.take_failures(),
             self.stats(),
             self._preparer.take(),
-            self._scheduler.slots.take_moved(),
+            self._scheduler.slots.supply.take_moved(),
             self._pins.take_refusals(),
         )
 
@@ -175,9 +175,9 @@ class Engine:
             preemptions=s.num_preemptions,
             prefix_queried_tokens=s.prefix_queried,
             prefix_hit_tokens=s.prefix_hit,
-            adapter_loads=s.slots.num_loads,
+            adapter_loads=s.slots.supply.num_loads,
             adapter_load_seconds=s.slots.load_seconds,
-            adapter_evictions=s.slots.num_evictions,
+            adapter_evictions=s.slots.supply.num_evictions,
             adapter_bytes=s.slots.num_bytes,
             adapter_bytes_free=s.slots.num_bytes_free,
             device_wait_seconds=self.seconds_waited,

@@ -44,7 +44,8 @@ class HostCache:
         pool: HostPool | None = None,
         notify: Callable[[], None] = lambda: None,
     ) -> None:
-        # Spent by the readers, over all reads.
+        # All that were taken in, and what the readers spent on them.
+        self.num_read = 0
         self.read_seconds = 0.0
         self._max_bytes = max_bytes
         self._load = load
@@ -204,6 +205,7 @@ class HostCache:
 
     def _take_in(self, digest: str) -> None:
         blob, seconds = self._loading.pop(digest).result()
+        self.num_read += 1
         self.read_seconds += seconds
         with self._lock:
             self._kept[digest] = _Kept(blob)

@@ -41,6 +41,11 @@ class Occupants:
     def get(self, digest: str) -> Occupant | None:
         return self._by_digest.get(digest)
 
+    def is_resident(self, digest: str) -> bool:
+        """Whether it is there, and its copy has ended."""
+        occupant = self.get(digest)
+        return occupant is not None and occupant.placed.is_resident()
+
     def held(self, digest: str) -> Occupant | None:
         """None if nobody holds it."""
         occupant = self.get(digest)

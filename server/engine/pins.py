@@ -1,7 +1,8 @@
 """What the operator wants in a tier of memory: brought there once (warmed), or for good (pinned)."""
 
 from server.engine.messages import DEVICE, HOST, Pin, Refused, Unpin, Warm
-from server.engine.slots import AdapterSlots, AdapterUnavailable
+from server.engine.slots import AdapterSlots
+from server.engine.supply import AdapterUnavailable
 
 # The older ones are forgotten.
 MOST_REFUSALS = 32
@@ -69,7 +70,7 @@ class Pins:
         return self._to_device(digest, is_pin) if tier == DEVICE else self._to_host(digest, is_pin)
 
     def _to_host(self, digest: str, is_pin: bool) -> bool:
-        blob = self._slots.require(digest)
+        blob = self._slots.supply.require(digest)
         if blob is None or not is_pin:
             return blob is not None
         if blob.num_bytes > (free := self._slots.host.unpinned_bytes):
@@ -82,29 +83,30 @@ class Pins:
     def _to_device(self, digest: str, is_pin: bool) -> bool:
         slots = self._slots
         if digest not in slots:
-            blob = slots.require(digest)
+            blob = slots.supply.require(digest)
             if blob is None:
                 return False
-            if is_pin and not slots.could_fit(blob):
+            if is_pin and not slots.supply.could_fit(blob):
                 raise AdapterUnavailable(
                     "pinned adapters leave no slot or no room for it on the device; unpin another, or start"
                     " the server with more --adapter-slots or --adapter-memory"
                 )
-            if not slots.bring(digest):
+            if not slots.supply.bring(digest):
                 if is_pin:
-                    slots.claim(digest)
+                    slots.supply.claim(digest)
                 return False
         if is_pin:
-            slots.pinned.add(digest)
+            slots.supply.pinned.add(digest)
         return True
 
     def _unpin(self, digest: str) -> None:
         self._pinned.pop(digest, None)
         self._coming.pop(digest, None)
-        self._slots.pinned.discard(digest)
+        self._slots.supply.unpin(digest)
         self._slots.host.unpin(digest)
 
     def _wish(self) -> None:
         """What is to come is read, after what sequences wait for."""
-        self._slots.wished = {d for d, tier in self._coming.items() if tier == HOST or d not in self._slots}
-        self._slots.ask()
+        supply, coming = self._slots.supply, self._coming.items()
+        supply.wished = {d for d, tier in coming if tier == HOST or d not in self._slots}
+        supply.ask()

@@ -12,7 +12,8 @@ from server.engine.prefixes import Prefixes
 from server.engine.queue import FairQueue
 from server.engine.sampler import Sampled
 from server.engine.sequence import UNKNOWN, Chosen, Sequence
-from server.engine.slots import AdapterSlots, AdapterUnavailable
+from server.engine.slots import AdapterSlots
+from server.engine.supply import AdapterUnavailable
 
 
 class Scheduler:
@@ -100,7 +101,7 @@ class Scheduler:
     def _could_start(self, sequence: Sequence) -> bool:
         """If there were a place."""
         adapter = sequence.request.adapter
-        is_there = self.slots.is_resident(adapter) and not self.slots.is_closed(adapter)
+        is_there = self.slots.is_resident(adapter) and not self.slots.supply.is_closed(adapter)
         return is_there and sequence.can_go_on
 
     def _choose_waiting(self, budget: int, chosen: list[Chosen]) -> None:
@@ -111,7 +112,7 @@ class Scheduler:
             if not budget or len(self.running) >= self._max_running:
                 return
             adapter = sequence.request.adapter
-            if adapter in missing or self.slots.is_closed(adapter) or not sequence.can_go_on:
+            if adapter in missing or self.slots.supply.is_closed(adapter) or not sequence.can_go_on:
                 continue
             if not self._prefixes.fits(sequence):
                 # Whoever comes after would take the blocks that this one waits for.
@@ -125,8 +126,8 @@ class Scheduler:
         """Adapters are read and copied in the order in which their sequences will run."""
         if self._queue_seen != self.queue.num_changes:
             self._queue_seen = self.queue.num_changes
-            self.slots.expect(self.queue.adapters())
-        self.slots.bring_expected()
+            self.slots.supply.expect(self.queue.adapters())
+        self.slots.supply.bring_expected()
 
     def _choose(self, sequence: Sequence, budget: int, chosen: list[Chosen]) -> int:
         """Appends the sequence's share of the step; returns its tokens."""

@@ -15,7 +15,8 @@ from server.engine.host_pool import PlainPool
 from server.engine.messages import Sampling, Submit
 from server.engine.queue import FairQueue
 from server.engine.sequence import Sequence
-from server.engine.slots import AdapterSlots, AdapterUnavailable
+from server.engine.slots import AdapterSlots
+from server.engine.supply import AdapterUnavailable
 from server.model.adapter import AdapterBlob, Allocate
 
 SIZE = 4
@@ -116,18 +117,37 @@ def test_the_base_needs_no_slot() -> None:
     slots.check({})
 
 
+def test_who_finds_no_room_is_looked_at_again_only_when_something_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slots, waiting, tried = make_slots(1, Reader()), [f"a{number}" for number in range(50)], list[str]()
+    acquire(slots, "held")
+    supply, bring = slots.supply, slots.supply.bring
+    supply.expect(waiting)
+    while not all(digest in slots.host for digest in waiting):
+        supply.poll()
+    monkeypatch.setattr(supply, "bring", lambda digest: tried.append(digest) or bring(digest))
+    for _ in range(10):
+        supply.bring_expected()
+        supply.poll()
+    assert tried == waiting
+    slots.release("held")
+    supply.bring_expected()
+    assert tried == 2 * waiting and slots.resident() == ["a0"]
+
+
 def test_a_held_slot_is_never_taken_and_the_least_recent_goes_first() -> None:
     slots = make_slots(2, Reader())
     a, b = acquire(slots, "a"), acquire(slots, "b")
     assert {a, b} == {1, 2}
-    slots.expect(["c"])
+    slots.supply.expect(["c"])
     assert all(slots.acquire("c") is None for _ in range(100))
     slots.release("a")
     slots.release("b")
     acquire(slots, "a")
     slots.release("a")
     assert acquire(slots, "c") == b
-    assert (slots.resident(), slots.held(), slots.num_evictions) == (["a", "c"], ["c"], 1)
+    assert (slots.resident(), slots.held(), slots.supply.num_evictions) == (["a", "c"], ["c"], 1)
     slots.check({"c": 1})
     assert (slots.slot_of("c"), slots.slot_of("a"), slots.slot_of("b"), slots.slot_of("")) == (
         b,

@@ -20,7 +20,8 @@ from server.engine.arena import Extents
 from server.engine.copy_lane import CopyLane
 from server.engine.device_memory import Arena, Placed
 from server.engine.host_cache import HostCache
-from server.engine.slots import AdapterSlots, AdapterUnavailable
+from server.engine.slots import AdapterSlots
+from server.engine.supply import AdapterUnavailable
 from server.model.adapter import AdapterBlob, Allocate
 from server.model.blob import make_blob
 from server.model.config import ModelConfig
@@ -170,9 +171,9 @@ def test_what_does_not_fit_waits_or_is_refused_and_evicts_nobody(ranks: int, dig
     assert (slots.acquire(idle), slots.acquire(held), slots.release(idle)) == (1, 2, None)
     with pytest.raises(AdapterUnavailable, match=f"{80 * RANK_BYTES} bytes do not fit.*--adapter-memory"):
         slots.acquire(huge)
-    assert (slots.acquire(wanted), slots.resident(), slots.num_evictions) == (None, [held, idle], 0)
-    slots.claim(wanted)
-    assert slots.is_closed(held) and not slots.is_closed(idle)
+    assert (slots.acquire(wanted), slots.resident(), slots.supply.num_evictions) == (None, [held, idle], 0)
+    slots.supply.claim(wanted)
+    assert slots.supply.is_closed(held) and not slots.supply.is_closed(idle)
     slots.release(held)
     assert_seen(arena, slots.acquire(wanted), wanted)
     slots.check({wanted: 1})

@@ -63,7 +63,7 @@ class World:
 
     def step(self) -> list[int]:
         """Ids of the sequences that got a token."""
-        self.slots.poll()
+        self.slots.supply.poll()
         chosen = self.scheduler.schedule()
         for choice in chosen:
             self.served[choice.sequence.request.tenant] += choice.num_tokens + choice.samples

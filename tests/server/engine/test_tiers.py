@@ -126,7 +126,7 @@ class House:
     def turn(self) -> None:
         """What the engine does, with every read ended that was begun."""
         self._end_reads()
-        self.slots.poll()
+        self.slots.supply.poll()
         self.pins.advance()
         chosen = self.scheduler.schedule()
         self.scheduler.begin(chosen)
@@ -139,10 +139,10 @@ class House:
     def tell(self) -> None:
         """What the front makes of the changes that it is told is how things are."""
         self._end_reads()
-        self.places.take(self.slots.take_moved(), self.pins.take_refusals())
+        self.places.take(self.slots.supply.take_moved(), self.pins.take_refusals())
         assert set(self.places.resident) == set(self.slots.resident())
         assert set(self.places.on_host) == set(self.host._kept)
-        assert self.places.awaited == set(self.slots._awaited)
+        assert self.places.awaited == set(self.slots.supply._awaited)
         assert self.places.refusals == self.pins.refusals()
 
     def _end_reads(self) -> None:
@@ -239,7 +239,7 @@ def test_an_adapter_that_is_waited_for_is_not_evicted_before_its_turn() -> None:
     # Whoever came first to the device stays there, whatever the order is by now.
     (second,) = set(house.slots.resident()) - {"a"}
     house.turns_until(lambda: len(house.finished) == 2)
-    assert house.slots.num_evictions <= 1
+    assert house.slots.supply.num_evictions <= 1
     assert house.asked[house.finished[1]] == second or house.finished[0] != 1
 
 
@@ -248,14 +248,14 @@ def test_room_is_promised_after_the_bound_and_not_before() -> None:
     house.submit("hot", num_tokens=30)
     house.turns_until(lambda: house.running() == ["hot"])
     cold = house.submit("cold")
-    house.turns_until(lambda: house.slots.lacks_room("cold"))
+    house.turns_until(lambda: house.slots.supply.lacks_room("cold"))
     blocked = house.now
     while house.now < blocked + 1.5:
         house.submit("hot", num_tokens=2)
         house.turn()
-        assert not house.slots.is_closed("hot")
+        assert not house.slots.supply.is_closed("hot")
     assert len(house.running()) > 1
-    house.turns_until(lambda: house.slots.is_closed("hot"))
+    house.turns_until(lambda: house.slots.supply.is_closed("hot"))
     late = house.submit("hot")
     house.turns_until(lambda: cold in house.finished)
     assert late not in house.finished
@@ -269,9 +269,12 @@ def test_the_least_busy_make_room_and_not_one_too_many() -> None:
             house.submit(digest, num_tokens=60)
     house.turns_until(lambda: len(house.running()) == 7)
     house.submit("9-24")
-    house.turns_until(lambda: house.slots.is_closed("4-8"))
+    house.turns_until(lambda: house.slots.supply.is_closed("4-8"))
     # 8 bytes are free behind "4-8"; with "2-16" they make 32 bytes, but apart.
-    assert {digest for digest in house.slots.held() if house.slots.is_closed(digest)} == {"3-16", "4-8"}
+    assert {digest for digest in house.slots.held() if house.slots.supply.is_closed(digest)} == {
+        "3-16",
+        "4-8",
+    }
 
 
 def test_a_promise_is_kept_although_small_ones_would_fit_at_once() -> None:
@@ -294,7 +297,7 @@ def test_a_promise_ends_with_the_last_who_waits_for_it() -> None:
     house.submit("hot", num_tokens=100)
     house.turns_until(lambda: house.running() == ["hot"])
     gone = house.submit("cold")
-    house.turns_until(lambda: house.slots.is_closed("hot"))
+    house.turns_until(lambda: house.slots.supply.is_closed("hot"))
     house.scheduler.abort(gone)
     house.submit("hot", num_tokens=2)
     house.turn()
@@ -330,7 +333,7 @@ def test_what_is_pinned_is_never_evicted_and_everybody_else_takes_turns() -> Non
     house = House(num_slots=3)
     for digest in ("p", "q"):
         house.pins.give(Pin(digest, "device"))
-    house.turns_until(lambda: house.slots.pinned == {"p", "q"})
+    house.turns_until(lambda: house.slots.supply.pinned == {"p", "q"})
     asked = [house.submit(f"{number}") for number in range(20)]
     while not set(asked) <= set(house.finished):
         house.turn()
@@ -342,7 +345,7 @@ def test_with_all_pinned_cold_requests_wait_and_run_once_one_is_unpinned() -> No
     house = House(num_slots=2, drain_after=0.0)
     for digest in ("p", "q"):
         house.pins.give(Pin(digest, "device"))
-    house.turns_until(lambda: len(house.slots.pinned) == 2)
+    house.turns_until(lambda: len(house.slots.supply.pinned) == 2)
     cold, warm = house.submit("cold"), house.submit("p")
     house.turns_until(lambda: warm in house.finished)
     for _ in range(50):
@@ -419,7 +422,7 @@ def test_a_storm_over_a_thousand_adapters_evicts_nobody_held_or_pinned(number: i
         held = set(house.slots.held())
         house.turn()
         # A turn begins with evictions; who was held then ran on.
-        assert all(digest in house.slots for digest in held | house.slots.pinned)
+        assert all(digest in house.slots for digest in held | house.slots.supply.pinned)
     assert sorted(house.finished) == sorted(asked) and house.scheduler.take_failures() == []
     assert house.host.num_bytes <= 41 * 8
 

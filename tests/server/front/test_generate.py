@@ -122,9 +122,9 @@ def test_a_long_prompt_is_tokenized_off_the_loop(house: House, monkeypatch: pyte
     used = house.front._inference._texts.base
     encode = used.encode
 
-    def noting(prompt: str) -> list[int]:
+    def noting(prompt: str, special: bool) -> list[int]:
         threads.append(threading.current_thread().name)
-        return encode(prompt)
+        return encode(prompt, special)
 
     monkeypatch.setattr(used, "encode", noting)
     answer = house.inference.Tokenize(pb.TokenizeRequest(text=prompt))
