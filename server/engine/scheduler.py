@@ -7,13 +7,16 @@ from collections.abc import Callable
 from server.engine.adapter_wait import AdapterWait
 from server.engine.blocks import BlockPool
 from server.engine.deadlines import Deadlines
-from server.engine.messages import Failure, Started, Submit, Token
+from server.engine.messages import Failure, Submit, Token
 from server.engine.prefixes import Prefixes
 from server.engine.queue import FairQueue
 from server.engine.sampler import Sampled
 from server.engine.sequence import UNKNOWN, Chosen, Sequence
 from server.engine.slots import AdapterSlots
 from server.engine.supply import AdapterUnavailable
+
+# Of a step that answers go on in: they wait for no more, and on a GPU it still is a graph.
+MIXED_TOKENS = 1024
 
 
 class Scheduler:
@@ -36,6 +39,7 @@ class Scheduler:
         self._max_running = max_running
         # Every running sequence may decode in every step.
         self._step_tokens = max(step_tokens, max_running)
+        self._mixed_tokens = max(min(step_tokens, MIXED_TOKENS), max_running)
         self._by_id: dict[int, Sequence] = {}
         self._failures: list[Failure] = []
         self._deadlines = Deadlines(self._by_id)
@@ -67,7 +71,7 @@ class Scheduler:
         self._drop_expired()
         self._recall()
         chosen: list[Chosen] = []
-        budget = self._step_tokens
+        budget = self._budget()
         for sequence in sorted(self.running, key=self._turn):
             if budget and sequence.slot is not None and sequence.can_go_on:
                 budget -= self._choose(sequence, budget, chosen)
@@ -75,6 +79,11 @@ class Scheduler:
         chosen = [choice for choice in chosen if choice.sequence.slot is not None]
         self._choose_waiting(budget, chosen)
         return chosen
+
+    def _budget(self) -> int:
+        """Tokens of the step: prompts come in smaller pieces where answers wait for them."""
+        has_answers = any(sequence.remaining == 1 for sequence in self.running)
+        return self._mixed_tokens if has_answers else self._step_tokens
 
     def _turn(self, sequence: Sequence) -> float:
         """Answers go on first; prompts then, those of tenants who got least."""
@@ -173,7 +182,7 @@ class Scheduler:
         finish = sequence.finish_reason(end + 1)
         if finish:
             self._end(sequence)
-        return Token(sequence.id, new.token, finish, _started(sequence), new.logprobs)
+        return Token(sequence.id, new.token, finish, sequence.take_started(), new.logprobs)
 
     def fail(self, sequence: Sequence, reason: str, message: str) -> None:
         """The sequence ends without an answer; everybody else goes on."""
@@ -261,13 +270,3 @@ class Scheduler:
         self.slots.release(sequence.request.adapter)
         sequence.blocks = []
         sequence.slot = None
-
-
-def _started(sequence: Sequence) -> Started | None:
-    """Said once, with the first token."""
-    if sequence.started:
-        return None
-    sequence.started = True
-    assert sequence.first_scheduled_at is not None, "a sequence has a token but was never scheduled"
-    queued = sequence.first_scheduled_at - sequence.request.arrived_at
-    return Started(sequence.cached_tokens, queued, sequence.load_seconds)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from server.engine.messages import Submit
+from server.engine.messages import Started, Submit
 
 UNKNOWN = -1
 
@@ -82,6 +82,15 @@ class Sequence:
         if answered > sampling.min_new_tokens and self.tokens[length - 1] in sampling.stop_token_ids:
             return "stop"
         return "length" if answered >= sampling.max_new_tokens else ""
+
+    def take_started(self) -> Started | None:
+        """Said once, with the first token."""
+        if self.started:
+            return None
+        self.started = True
+        assert self.first_scheduled_at is not None, "a sequence has a token but was never scheduled"
+        queued = self.first_scheduled_at - self.request.arrived_at
+        return Started(self.cached_tokens, queued, self.load_seconds)
 
 
 @dataclass(frozen=True)
