@@ -8,7 +8,7 @@ from loadtests.claims.costs import Flops, Memory
 from loadtests.claims.learn import Trial
 from loadtests.claims.measured import Measured, Speeds
 from loadtests.claims.sweeps import Best, best_of, deviations, in_errors
-from loadtests.concurrent import PEFT
+from loadtests.concurrent_config import PEFT
 from loadtests.merge_routes import Route
 
 LIVE, ALONE = "not merged, as trained", "base alone, as trained"

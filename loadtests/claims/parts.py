@@ -15,8 +15,9 @@ from loadtests.claims.learn import Bench, Run, Trial
 from loadtests.claims.measured import Speeds
 from loadtests.claims.scale import Scale
 from loadtests.claims.sweeps import of_batches, of_places, of_ranks
-from loadtests.concurrent import Speed, TrainingConfig, padding_tokenizer
+from loadtests.concurrent import Speed, padding_tokenizer
 from loadtests.concurrent import measure as measure_speed
+from loadtests.concurrent_config import TrainingConfig
 from loadtests.merge_routes import Route
 from loadtests.merge_routes import measure as measure_routes
 from training.concurrent.rows import Rows

@@ -81,7 +81,7 @@ TESTS = {
     ),
     "training": Test(
         "loadtests.concurrent.run",
-        "loadtests.concurrent.TrainingConfig",
+        "loadtests.concurrent_config.TrainingConfig",
         "tokens a second of adapters trained at once, and of one after another",
     ),
     "claims": Test(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.concurrent import TrainingConfig, run
+from loadtests.concurrent import run
+from loadtests.concurrent_config import TrainingConfig
 
 
 def test_every_line_has_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

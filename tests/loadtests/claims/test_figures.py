@@ -9,7 +9,8 @@ from loadtests.claims.figures import FLOPS_RANK, figures_of, of_flops, of_rates,
 from loadtests.claims.learn import Trial
 from loadtests.claims.measured import Measured, Speeds
 from loadtests.claims.sweeps import best_of, deviations, in_errors, mean_losses
-from loadtests.concurrent import PEFT, Speed
+from loadtests.concurrent import Speed
+from loadtests.concurrent_config import PEFT
 from loadtests.figures import LoadTestError
 from loadtests.merge_routes import Route
 from loadtests.turns import Times
