@@ -23,6 +23,8 @@ from training.model import Model
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 # The loss keeps log-probabilities in float32; going back, two gradients of their size stand beside them.
 LOSS_BYTES = 12
+# cuBLAS keeps 32 MiB on a Hopper GPU for each thread that multiplies: one goes forward, one goes back.
+WORKSPACES = 2 * (32 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,12 @@ def estimate(config: TrainConfig, batch: Batch, *, gpu: bool) -> MemoryEstimate:
     kept, learned = _weights(whole, way)
     optimizer, paged = _optimizer(config, learned, way)
     held = 0 if paged else optimizer
-    standing = kept + learned + held + (learned if config.optim.accumulation > 1 else 0)
+    before = kept + learned + held + (WORKSPACES if gpu else 0)
+    standing = before + (learned if config.optim.accumulation > 1 else 0)
     moments = {
         "at the loss": standing + step.saved + logits,
         "going back": standing + step.highest + (0 if way.fast else _dequantized(whole, way.dtype)),
-        "at the optimizer's step": kept + 2 * learned + held,
+        "at the optimizer's step": before + learned,
     }
     moment = max(moments, key=moments.__getitem__)
     return MemoryEstimate(

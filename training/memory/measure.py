@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tempfile
 from collections.abc import Sequence
@@ -24,11 +25,18 @@ def measured(config: TrainConfig, longest: Sequence[Row]) -> int:
             with Storages() as watched:
                 run(short)
             return int(watched.peak)
-        torch.cuda.empty_cache()
+        _forget()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run(short)
         return torch.cuda.max_memory_allocated() - before
+
+
+def _forget() -> None:
+    """Gives back what runs before have left on the GPU, cuBLAS' memory too: a run is weighed with its own."""
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
 
 
 def _shortened(config: TrainConfig, longest: Sequence[Row], folder: Path) -> TrainConfig:

@@ -237,6 +237,17 @@ def test_a_paged_optimizer_is_told_but_not_in_the_peak(base: Path) -> None:
     assert kept.peak == paged.peak + paged.optimizer
 
 
+def test_a_run_on_a_gpu_is_estimated_by_the_way_that_it_goes(base: Path) -> None:
+    batch = Batch(2, 64, ragged=True)
+    for config in (TrainConfig(base=str(base)), TrainConfig(base=str(base), lora=LoraSection(dropout=0.1))):
+        auto, off = (estimate(replace(config, fast=fast), batch, gpu=True) for fast in ("auto", "off"))
+        assert (auto.activations < off.activations) == (config.lora.dropout == 0)
+        assert (auto == off) == (config.lora.dropout > 0)
+        assert estimate(config, batch, gpu=False) == estimate(replace(config, fast="off"), batch, gpu=False)
+    few = estimate(TrainConfig(base=str(base)), replace(batch, counted=16), gpu=True)
+    assert few.logits < estimate(TrainConfig(base=str(base)), batch, gpu=True).logits
+
+
 def test_sizes_for_readers() -> None:
     assert [readable(3 << bits) for bits in (10, 20, 29)] == ["3.0 KiB", "3.0 MiB", "1.50 GiB"]
 
