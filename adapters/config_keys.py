@@ -44,10 +44,6 @@ def is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def is_flag_or_text(value: Any) -> bool:
-    return is_flag(value) or isinstance(value, str)
-
-
 def is_flat(value: Any) -> bool:
     # PEFT writes the base's class here when no task type is set. Nothing is ever imported by it.
     return value is None or (

@@ -46,11 +46,6 @@ class Workload:
     requests: tuple[Request, ...]
     uploads: tuple[Upload, ...] = ()
 
-    @property
-    def rate(self) -> float:
-        """Requests a second that are offered."""
-        return len(self.requests) / self.duration
-
     def adapters(self) -> dict[str, list[str]]:
         """Tenant -> the adapters it asks for by name and does not bring itself in time."""
         brought = {(u.tenant, u.adapter): u.at for u in self.uploads}
@@ -70,16 +65,6 @@ class Workload:
         own = sorted({r.adapter for r in self.requests if r.adapter})
         given = {adapter: names[number % len(names)] for number, adapter in enumerate(own)} | {"": ""}
         return replace(self, requests=tuple(replace(r, adapter=given[r.adapter]) for r in self.requests))
-
-    def at_rate(self, rate: float) -> Self:
-        """The same events in the same order, closer together or further apart."""
-        factor = self.rate / rate
-        return replace(
-            self,
-            duration=self.duration * factor,
-            requests=tuple(replace(r, at=r.at * factor) for r in self.requests),
-            uploads=tuple(replace(u, at=u.at * factor) for u in self.uploads),
-        )
 
     def save(self, file: Path) -> None:
         """JSON lines: what the workload is, then an event each."""

@@ -63,14 +63,6 @@ def test_churn_asks_for_an_adapter_once_it_was_brought() -> None:
     assert max(set(last), key=last.count) > "load-a-0004"
 
 
-def test_another_rate_keeps_the_order() -> None:
-    workload = make(SPEC)
-    faster = workload.at_rate(workload.rate * 2)
-    assert faster.rate == pytest.approx(workload.rate * 2)
-    assert faster.requests[9].at == pytest.approx(workload.requests[9].at / 2)
-    assert [r.adapter for r in faster.requests] == [r.adapter for r in workload.requests]
-
-
 def test_adapters_that_are_there_stand_for_the_workloads() -> None:
     before = make(replace(SPEC, tenants=(Tenant(),)))
     after = before.renamed(["mine", "yours"])
