@@ -17,16 +17,22 @@ from typing import ParamSpec
 import torch
 
 NUM_PACKERS = 2
+# What steps and streams wait for goes first where there are too few cores for all.
+NICENESS = 5
 
 P = ParamSpec("P")
 log = logging.getLogger(__name__)
 
 
 class Packers:
-    """Thread-safe. Processes are begun at once, so that the first upload need not wait for their start."""
+    """Thread-safe. Processes are begun at once, so that the first upload need not wait for their start.
 
-    def __init__(self, as_processes: bool) -> None:
+    likely: something of what they will be sent; to take it in, they import what packing needs.
+    """
+
+    def __init__(self, as_processes: bool, likely: object = None) -> None:
         self._as_processes = as_processes
+        self._likely = likely
         self._lock = threading.Lock()
         self._pool = self._begin()
 
@@ -47,15 +53,18 @@ class Packers:
 
     def _begin(self) -> Executor:
         if not self._as_processes:
+            # Not of lower priority: one that waits for a core would keep steps from the interpreter's lock.
             return ThreadPoolExecutor(NUM_PACKERS, thread_name_prefix="packer")
         # A fork would share the engine's locks and its device.
-        pool = ProcessPoolExecutor(NUM_PACKERS, multiprocessing.get_context("spawn"), _begin_process)
+        spawn = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(NUM_PACKERS, spawn, _begin_process, (self._likely,))
         for _ in range(NUM_PACKERS):
             pool.submit(_nothing)
         return pool
 
 
-def _begin_process() -> None:
+def _begin_process(likely: object) -> None:
+    os.nice(NICENESS)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -36,7 +36,7 @@ class AdapterReader:
         # Where the configuration came from is nothing that another process needs.
         own = replace(decoder.config, source=None)
         self._maker = Maker(own, shapes, config.max_rank, decoder.embedding.dtype)
-        self._packers = Packers(as_processes=decoder.embedding.is_cuda)
+        self._packers = Packers(decoder.embedding.is_cuda, self._maker)
         self._proofs = Proofs()
 
     def __call__(self, digest: str, allocate: Allocate) -> AdapterBlob:

@@ -1,6 +1,7 @@
 """Adapters are packed in processes as on threads, and a process that is lost costs its work alone."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from adapters import LocalStore, inspect
 from adapters.contents import Proofs
 from adapters.errors import InvalidAdapter
 from server.engine.maker import Maker
-from server.engine.packers import Packers
+from server.engine.packers import NICENESS, Packers
 from server.model.config import ModelConfig
 from server.model.shapes import base_shapes
 from tests.toys import make_adapter
@@ -23,6 +24,11 @@ def maker_of(base: Path, dtype: torch.dtype = torch.bfloat16) -> Maker:
     return Maker(config, base_shapes(config, "f" * 64), 256, dtype)
 
 
+def require_gentle(nice: int) -> None:
+    """Of its process: it gives way to others, and need not import what packing takes."""
+    assert os.nice(0) == nice and "server.engine.maker" in sys.modules
+
+
 def lose() -> None:
     os._exit(3)
 
@@ -30,9 +36,10 @@ def lose() -> None:
 def test_a_process_packs_what_a_thread_makes_and_survives_its_loss(zoo: Any, tmp_path: Path) -> None:
     folder, maker = make_adapter(zoo.base, tmp_path / "adapter", seed=61, r=4), maker_of(zoo.base)
     manifest = inspect(folder, maker.shapes, 256)
-    packers = Packers(as_processes=True)
+    packers = Packers(as_processes=True, likely=maker)
     with pytest.raises(OSError, match="was lost"):
         packers.run(lose)
+    packers.run(require_gentle, min(19, os.nice(0) + NICENESS))
     packers.run(maker.pack, folder, manifest)
     made = maker.make(folder, manifest)
     found = maker.find(folder, manifest, lambda size, dtype: torch.empty(size, dtype=dtype), Proofs())
