@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from training.fast.block import Attention, FeedForward
 from training.fast.elementwise import KERNELS, Kernels
@@ -28,6 +30,8 @@ def make_layers_fast(causal: Any, kernels: Kernels = KERNELS) -> int:
     layers = list(causal.model.layers)
     found = [layer for layer in layers if _fits(layer)]
     for layer in found:
+        # Taken from transformers, some of whose versions would do it around these halves once more.
+        layer.recomputes, layer.gradient_checkpointing = layer.gradient_checkpointing, False
         layer.is_last = layer is layers[-1]
         layer.implementation = kernels.implementation
         layer.halves = (
@@ -41,15 +45,22 @@ def make_layers_fast(causal: Any, kernels: Kernels = KERNELS) -> int:
 def _forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """As transformers' own, causal and without a cache; whatever else is asked goes there."""
     if args or not _is_usual(self, kwargs):
-        return type(self).forward(self, hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
+        return _own_forward(self, hidden_states, *args, **kwargs)
     cos, sin = kwargs["position_embeddings"]
     # Both halves of a head have the same angles.
     half = cos.shape[-1] // 2
     angles = cos[..., :half], sin[..., :half]
-    recomputes = self.gradient_checkpointing and not self.is_last
+    recomputes = self.recomputes and not self.is_last
     for block in self.halves:
         hidden_states = block(hidden_states, angles, recomputes)
     return hidden_states
+
+
+def _own_forward(layer: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    own = partial(type(layer).forward, layer, **kwargs)
+    if layer.recomputes and layer.training and torch.is_grad_enabled():
+        return checkpoint(own, hidden_states, *args, use_reentrant=False)  # type: ignore[no-any-return]
+    return own(hidden_states, *args)  # type: ignore[no-any-return]
 
 
 def _is_usual(layer: Any, asked: dict[str, Any]) -> bool:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from training.config import LoraSection, TrainConfig
+from training.fast.block import Block
 from training.fast.layers import make_layers_fast
 from training.fast.modules import make_linears_fast
 from training.model import adapt, load_base
@@ -127,6 +131,41 @@ def test_recomputing_keeps_two_inputs_a_layer(config: TrainConfig) -> None:
         hidden.sum().backward()
         kept[checkpointing] = sum(sizes.values())
     assert kept[True] < kept[False] / 2
+
+
+def test_halves_are_computed_again_once_whatever_transformers_would_do_around_them(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 5.17 recomputes in a layer's call, later ones in a forward that is not theirs here."""
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        inside = partial(torch.nn.Module.__call__, layer, **kwargs)
+        if layer.gradient_checkpointing and layer.training:
+            return layer._gradient_checkpointing_func(inside, *args)
+        return inside(*args)
+
+    monkeypatch.setattr(LlamaDecoderLayer, "__call__", call)
+    model = over(base_of("llama"), replace(config, gradient_checkpointing=True), True)
+    count, inner = Counter[int](), Block.inner
+    monkeypatch.setattr(
+        Block, "inner", lambda block, *args: (count.update([id(block)]), inner(block, *args))[1]
+    )
+    model.get_base_model().model(input_ids=IDS).last_hidden_state.sum().backward()
+    num_layers = len(model.get_base_model().model.layers)
+    assert sorted(count.values()) == [1, 1] + [2, 2] * (num_layers - 1)
+
+
+def test_unusual_passes_recompute_as_transformers_does(config: TrainConfig) -> None:
+    """A mask that is not causal alone: gradients are the same, and nothing but inputs of layers is kept."""
+    mask = torch.ones(IDS.shape[0], 1, IDS.shape[1], IDS.shape[1], dtype=torch.bool)
+    grads = []
+    for checkpointing in (False, True):
+        model = over(base_of("llama"), replace(config, gradient_checkpointing=checkpointing), True)
+        model.get_base_model().model(input_ids=IDS, attention_mask=mask).last_hidden_state.sum().backward()
+        grads.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert grads[0]
+    for kept, again in zip(*grads, strict=True):
+        torch.testing.assert_close(kept, again)
 
 
 def test_processes_that_share_gradients_see_each_once(config: TrainConfig, tmp_path: Path) -> None:
