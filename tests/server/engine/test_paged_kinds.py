@@ -1,5 +1,6 @@
 """Kinds on the engine's own kernels: torch's answers, and graphs of their own for steps with vectors."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -72,7 +73,12 @@ def test_each_kind_alone_answers_as_torch_does(house: House, kind: str) -> None:
 
 
 def graphs_of(driven: Driven) -> set[Any]:
-    return set(driven.engine._runner.graphs._graphs)  # type: ignore[attr-defined]
+    return decodes_of(driven.engine._runner.graphs._graphs)  # type: ignore[attr-defined]
+
+
+def decodes_of(layouts: Iterable[Any]) -> set[Any]:
+    """Without those of steps with chunks, which are made as they are needed."""
+    return {layout for layout in layouts if not layout.total_context}
 
 
 def test_plain_low_rank_steps_run_the_graphs_they_always_ran(house: House) -> None:
@@ -92,7 +98,7 @@ def test_plain_low_rank_steps_run_the_graphs_they_always_ran(house: House) -> No
     replay = graphs.replay
     graphs.replay = lambda layout: replayed.append(layout) or replay(layout)
     after = said(driven, ["", "pair"], logprobs=3)
-    assert replayed and set(replayed) <= at_start
+    assert decodes_of(replayed) and decodes_of(replayed) <= at_start
     assert [[t.token for t in answer] for answer in after] == [[t.token for t in answer] for answer in before]
 
 
