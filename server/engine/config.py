@@ -71,7 +71,7 @@ class EngineConfig:
     max_running: int = option(64, "sequences in one step at most", bounds=COUNT)
     step_tokens: int = option(
         0,
-        "tokens in one step at most, and no more than 1024 where answers go on in it; 0 takes 512 on a CPU"
+        "tokens in one step at most, and no more than 512 where answers go on in it; 0 takes 512 on a CPU"
         " and 4096 on a GPU",
         bounds=COUNT_OR_AUTO,
     )

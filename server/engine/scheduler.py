@@ -16,7 +16,7 @@ from server.engine.slots import AdapterSlots
 from server.engine.supply import AdapterUnavailable
 
 # Of a step that answers go on in: they wait for no more, and on a GPU it still is a graph.
-MIXED_TOKENS = 1024
+MIXED_TOKENS = 512
 
 
 class Scheduler:

@@ -12,7 +12,7 @@ def tokens_of_a_step(world: World) -> int:
     return sum(choice.num_tokens for choice in chosen)
 
 
-@pytest.mark.parametrize(("step_tokens", "beside_answers"), [(4096, MIXED_TOKENS), (512, 512)])
+@pytest.mark.parametrize(("step_tokens", "beside_answers"), [(4096, MIXED_TOKENS), (128, 128)])
 def test_prompts_come_in_smaller_pieces_where_answers_go_on(step_tokens: int, beside_answers: int) -> None:
     world = World(step_tokens=step_tokens)
     world.ask("talks", prompt=20, answer=50)
