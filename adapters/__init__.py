@@ -32,7 +32,7 @@ from adapters.format import inspect
 from adapters.manifest import BaseShapes, FileSpec, Manifest, content_digest
 from adapters.names import Reference, check_alias, check_name, check_tenant, parse_reference
 from adapters.quota import Quota
-from adapters.sandbox import inspect_in_sandbox
+from adapters.sandbox import Sandbox
 from adapters.staging import Staging
 from adapters.store import AdapterVersion, LocalStore, Store
 from adapters.targets import Target
@@ -63,6 +63,7 @@ __all__ = [
     "Quota",
     "StoreQuotaExceeded",
     "Reference",
+    "Sandbox",
     "Share",
     "Staging",
     "Store",
@@ -80,6 +81,5 @@ __all__ = [
     "check_tenant",
     "content_digest",
     "inspect",
-    "inspect_in_sandbox",
     "parse_reference",
 ]

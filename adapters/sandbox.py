@@ -146,18 +146,6 @@ class _Checker(LineChild):
         return first, end
 
 
-def inspect_in_sandbox(
-    folder: Path,
-    base: BaseShapes,
-    max_rank: int,
-    allow_base_mismatch: bool = False,
-    files: Sequence[FileSpec] = (),
-) -> Manifest:
-    """One check in a process that is begun for it; see `Sandbox.inspect`."""
-    with Sandbox() as sandbox:
-        return sandbox.inspect(folder, base, max_rank, allow_base_mismatch, files)
-
-
 def _cpu_seconds(folder: Path) -> int:
     text = sum(_size(folder / name) for name in OPTIONAL_FILES)
     weights = _size(folder / WEIGHTS_NAME)

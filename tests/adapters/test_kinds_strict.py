@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adapters import BaseShapes, InvalidAdapter, inspect, inspect_in_sandbox
+from adapters import BaseShapes, InvalidAdapter, Sandbox, inspect
 from tests.adapters.small import MAX_RANK, VOCAB, take, tiny
 from tests.dense import base_of
 from tests.peft_kinds import KINDS, PROMPT_KINDS, RAW_KINDS, UNSERVED_KINDS
@@ -252,7 +252,8 @@ def test_the_sandbox_gives_the_same_answer(
     kind: str, folder_of: Callable[[str], Path], shapes: BaseShapes
 ) -> None:
     folder = folder_of(kind)
-    assert inspect_in_sandbox(folder, shapes, MAX_RANK) == inspect(folder, shapes, MAX_RANK)
+    with Sandbox() as sandbox:
+        assert sandbox.inspect(folder, shapes, MAX_RANK) == inspect(folder, shapes, MAX_RANK)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from adapters import BaseShapes, InvalidAdapter, StoreUnavailable, inspect_in_sandbox, line_child
+from adapters import BaseShapes, InvalidAdapter, StoreUnavailable, line_child
 from adapters.line_child import LineChild
 from adapters.sandbox import COMMAND, Sandbox
 
@@ -44,7 +44,6 @@ def test_the_same_answer_as_inspect(
 ) -> None:
     folder = builder.folder()
     manifest = builder.manifest(folder)
-    assert inspect_in_sandbox(folder, base, 64) == manifest
     assert sandbox.inspect(folder, base, 64) == manifest
     assert sandbox.inspect(folder, base, 64, files=manifest.files) == manifest
     bad = builder.folder(config | {"use_dora": 3, "r": 0})

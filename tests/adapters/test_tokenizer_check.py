@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adapters import BaseShapes, InvalidAdapter
-from adapters.sandbox import inspect_in_sandbox
+from adapters.sandbox import Sandbox
 from adapters.tokenizer_check import check_config, check_special_tokens, check_tokenizer
 
 FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
@@ -75,8 +75,8 @@ def test_added_tokens_must_get_the_ids_that_they_claim(token: list[dict[str, Any
 def test_one_that_ends_its_process_ends_that_of_the_check(builder: Any, base: BaseShapes) -> None:
     folder: Path = builder.folder()
     (folder / "tokenizer.json").write_text(tokenizer(ABORTING))
-    with pytest.raises(InvalidAdapter, match="checking its files failed"):
-        inspect_in_sandbox(folder, base, 64)
+    with Sandbox() as sandbox, pytest.raises(InvalidAdapter, match="checking its files failed"):
+        sandbox.inspect(folder, base, 64)
 
 
 @pytest.mark.parametrize(
